@@ -1,6 +1,6 @@
-//! Many connections on one runtime: the memory of idle ones in a pool, and of messages that are sent
-//! at once, beside bare connections of tokio-rustls; the number of threads; and the time that a pool
-//! takes to hand out one of its idle connections.
+//! Many connections on one runtime: the memory of idle ones in a pool, and of messages that are
+//! sent at once, beside bare connections of tokio-rustls; the number of threads; and the time that
+//! a pool takes to hand out one of its idle connections.
 //!
 //! ```text
 //! cargo bench --bench many                 # 2,000 idle connections, 200 senders

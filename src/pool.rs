@@ -397,8 +397,8 @@ impl Pool {
     }
 
     /// Opens connections before they are needed: as many as this, at least 1, or as the pool may
-    /// have. Returns the report of the [check](Self::check) of the first one. A connection that stays unused is
-    /// closed after the [idle time-out](PoolConfig::idle_timeout), as all are.
+    /// have. Returns the report of the [check](Self::check) of the first one. A connection that
+    /// stays unused is closed after the [idle time-out](PoolConfig::idle_timeout), as all are.
     ///
     /// ```no_run
     /// # async fn example() -> envoi::Result<()> {

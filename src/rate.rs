@@ -132,10 +132,10 @@ impl From<Rate> for RateLimits {
 /// one limiter to several clients where a rate holds for all of them.
 ///
 /// A message counts once, however many recipients and transactions it has, and once for each domain
-/// of its recipients, whose spelling does not matter. Each attempt of a [retried](crate::Client::retries) message
-/// counts. It counts from when it has its turn: where it then waits for a connection, it stays
-/// counted until it starts, and for the whole time of the rate after that. If no connection can be
-/// had, it was not counted.
+/// of its recipients, whose spelling does not matter. Each attempt of a
+/// [retried](crate::Client::retries) message counts. It counts from when it has its turn: where it
+/// then waits for a connection, it stays counted until it starts, and for the whole time of the
+/// rate after that. If no connection can be had, it was not counted.
 ///
 /// Messages that are limited by the same rates have their turn in FIFO order. A message to several
 /// domains waits for each of them. The memory is 16 bytes for each message in the longest time, of

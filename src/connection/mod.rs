@@ -86,7 +86,8 @@ pub(crate) use setup::{client_name, connector_for, open, within};
 /// use envoi::mail_builder::MessageBuilder;
 ///
 /// # async fn example() -> envoi::Result<()> {
-/// let endpoint = Endpoint::new("mail.example.org").credentials(Credentials::new("me@example.org", "secret"));
+/// let credentials = Credentials::new("me@example.org", "secret");
+/// let endpoint = Endpoint::new("mail.example.org").credentials(credentials);
 /// let mut connection = Connection::connect(&endpoint).await?;
 /// for customer in ["a@example.com", "b@example.com"] {
 ///     let message = MessageBuilder::new()

@@ -62,7 +62,8 @@ impl Connection {
     ///
     /// # async fn example(mut connection: Connection, customers: Vec<String>) {
     /// let messages = futures::stream::iter(customers).map(|customer| {
-    ///     Message::from(MessageBuilder::new().from("me@example.org").to(customer).text_body("Hello."))
+    ///     let mail = MessageBuilder::new().from("me@example.org").to(customer);
+    ///     Message::from(mail.text_body("Hello."))
     /// });
     /// let mut outcomes = std::pin::pin!(connection.send_all(messages));
     /// while let Some(outcome) = outcomes.next().await {

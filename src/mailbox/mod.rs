@@ -63,7 +63,7 @@ pub struct Mailbox {
 }
 
 impl Mailbox {
-    /// Creates a mailbox with a name. A name of blanks alone is no name.
+    /// Creates a mailbox with a name. A name of blanks alone counts as none.
     ///
     /// # Errors
     ///

@@ -694,7 +694,10 @@ mod tests {
         /// A file that is checked while it is sent is refused exactly if it would be before.
         #[test]
         fn a_check_in_pieces_finds_what_a_scan_of_the_whole_finds(
-            text in vec(prop::sample::select(vec![&b"\r\n"[..], b"\r", b"\n", b"\0", b"text"]), 0..9),
+            text in vec(
+                prop::sample::select(vec![&b"\r\n"[..], b"\r", b"\n", b"\0", b"text"]),
+                0..9,
+            ),
             lengths in vec(1usize..6, 1..4),
             refuses_bare_line_ends: bool,
         ) {
