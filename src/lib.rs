@@ -98,6 +98,7 @@
 //! | `failover` | [`Failover`]: other servers take the messages where one fails |
 //! | `rate-limit` | [`RateLimiter`]: messages per second, minute and hour, and for each domain |
 //! | `sendmail` | `mailer::Sendmail`: gives messages to the program of this machine (Unix) |
+//! | `tower` | [`Client`] and [`Pool`] as services of tower |
 //! | `tracing` | spans and events |
 //! | `testing` | the module [`testing`] |
 
@@ -175,6 +176,8 @@ pub mod testing;
 mod text;
 #[cfg(feature = "client")]
 pub mod tls;
+#[cfg(feature = "tower")]
+mod tower;
 #[cfg(feature = "client")]
 mod trace;
 #[cfg(feature = "client")]

@@ -7,10 +7,14 @@
 use std::convert::Infallible;
 use std::fmt;
 use std::ops::{Deref, DerefMut};
+#[cfg(feature = "tower")]
+use std::pin::Pin;
 use std::pin::pin;
 #[cfg(feature = "rate-limit")]
 use std::sync::Arc;
 use std::sync::{Mutex, PoisonError};
+#[cfg(feature = "tower")]
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use deadpool::Runtime;
@@ -135,6 +139,8 @@ pub struct Pool {
     slots: managed::Pool<Manager>,
     /// The calls of all clones that are sending or waiting for a connection.
     calls: watch::Sender<Calls>,
+    #[cfg(feature = "tower")]
+    reservation: Reservation,
 }
 
 #[derive(Default)]
@@ -177,6 +183,8 @@ impl Pool {
         Pool {
             slots,
             calls: watch::Sender::default(),
+            #[cfg(feature = "tower")]
+            reservation: Reservation::default(),
         }
     }
 
@@ -495,28 +503,66 @@ impl Pool {
     /// A slot of the pool, with its idle connection if it has one that is alive.
     async fn acquire_slot(&self, clock: &Clock) -> Result<PooledConnection> {
         let limits = &self.slots.manager().limits;
-        let now = Instant::now();
-        if self
-            .slots
-            .manager()
-            .is_sweep_due(now, self.slots.status().available)
-        {
-            self.slots.retain(|slot, _| slot.is_reusable(limits));
+        #[cfg(feature = "tower")]
+        if let Some(mut reserved) = self.reservation.take() {
+            if !reserved.slot.is_reusable(limits) {
+                reserved.slot.release();
+            }
+            return Ok(reserved);
         }
+        let now = Instant::now();
         let limit = clock.deadline_before(Limit {
             at: now + limits.acquire_timeout.min(FAR),
             why: LimitKind::Phase(limits.acquire_timeout),
         });
+        let slot = self.wait_for_slot(Some(limit.at - now)).await?;
+        slot.ok_or_else(|| self.full(limit.why))
+    }
+
+    /// Reserves a slot for the next call on this value, without a limit to the wait.
+    #[cfg(feature = "tower")]
+    pub(crate) fn poll_reserve(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        if let ReservationState::None = self.reservation.state() {
+            let pool = self.clone();
+            let waiting = async move { pool.wait_for_slot(None).await?.ok_or_else(was_closed) };
+            *self.reservation.state() = ReservationState::Waiting(Box::pin(waiting));
+        }
+        let state = self.reservation.state();
+        if let ReservationState::Waiting(waiting) = state {
+            let reserved = ready!(waiting.as_mut().poll(cx));
+            // An error must not leave a future that has ended.
+            *state = ReservationState::None;
+            *state = ReservationState::Ready(Box::new(reserved?));
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Returns a clone that has the reservation of this value.
+    #[cfg(feature = "tower")]
+    pub(crate) fn take_reservation(&mut self) -> Self {
+        Pool {
+            reservation: std::mem::take(&mut self.reservation),
+            ..self.clone()
+        }
+    }
+
+    /// A slot of the pool; `None` if there was none within the limit.
+    async fn wait_for_slot(&self, limit: Option<Duration>) -> Result<Option<PooledConnection>> {
+        let manager = self.slots.manager();
+        if manager.is_sweep_due(Instant::now(), self.slots.status().available) {
+            self.slots
+                .retain(|slot, _| slot.is_reusable(&manager.limits));
+        }
         let wait = managed::Timeouts {
-            wait: Some(limit.at - now),
+            wait: limit,
             ..managed::Timeouts::new()
         };
         match self.slots.timeout_get(&wait).await {
-            Ok(slot) => Ok(PooledConnection {
+            Ok(slot) => Ok(Some(PooledConnection {
                 slot,
                 pool: self.clone(),
-            }),
-            Err(PoolError::Timeout(_)) => Err(self.full(limit.why)),
+            })),
+            Err(PoolError::Timeout(_)) => Ok(None),
             Err(_) => Err(was_closed()),
         }
     }
@@ -595,6 +641,42 @@ impl fmt::Debug for Pool {
             .field("client", client)
             .field("limits", limits)
             .finish()
+    }
+}
+
+/// The connection that is reserved for the next call of a service. A clone has none.
+#[cfg(feature = "tower")]
+#[derive(Default)]
+struct Reservation(Mutex<ReservationState>);
+
+#[cfg(feature = "tower")]
+#[derive(Default)]
+enum ReservationState {
+    #[default]
+    None,
+    Waiting(Pin<Box<dyn Future<Output = Result<PooledConnection>> + Send>>),
+    Ready(Box<PooledConnection>),
+}
+
+#[cfg(feature = "tower")]
+impl Reservation {
+    fn state(&mut self) -> &mut ReservationState {
+        self.0.get_mut().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take(&self) -> Option<PooledConnection> {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match std::mem::take(&mut *state) {
+            ReservationState::Ready(reserved) => Some(*reserved),
+            ReservationState::None | ReservationState::Waiting(_) => None,
+        }
+    }
+}
+
+#[cfg(feature = "tower")]
+impl Clone for Reservation {
+    fn clone(&self) -> Self {
+        Reservation::default()
     }
 }
 

@@ -67,6 +67,13 @@ mod sendmail;
 #[cfg(all(feature = "aws-lc-rs", feature = "pool", feature = "testing"))]
 mod stream;
 mod timeouts;
+#[cfg(all(
+    feature = "aws-lc-rs",
+    feature = "pool",
+    feature = "testing",
+    feature = "tower"
+))]
+mod tower;
 #[cfg(all(feature = "aws-lc-rs", feature = "testing", feature = "tracing"))]
 mod tracing;
 #[cfg(all(feature = "aws-lc-rs", feature = "proxy", feature = "testing"))]
