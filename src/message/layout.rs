@@ -108,7 +108,8 @@ pub(super) fn write_segments(
 
     let mut writer = SegmentWriter {
         placeholders,
-        text: Vec::new(),
+        // mail-builder writes words: without room for a header, the text would be moved often.
+        text: Vec::with_capacity(1024),
         fields: Vec::new(),
         has_unknown_field: false,
         segments: Vec::new(),
