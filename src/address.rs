@@ -465,6 +465,23 @@ impl From<&Address> for Address {
     }
 }
 
+#[cfg(feature = "serde")]
+impl serde::Serialize for Address {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+#[cfg(feature = "serde")]
+impl<'de> serde::Deserialize<'de> for Address {
+    /// Accepts what [`lenient`](Self::lenient) does, so that every address that was serialized can
+    /// be read again.
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let address = String::deserialize(deserializer)?;
+        Address::lenient(address).map_err(serde::de::Error::custom)
+    }
+}
+
 impl AsRef<str> for Address {
     fn as_ref(&self) -> &str {
         self.as_str()

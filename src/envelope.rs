@@ -23,6 +23,11 @@ use crate::mailbox::Mailbox;
 /// # Ok::<(), envoi::Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(try_from = "Parts")
+)]
 pub struct Envelope {
     reverse_path: Option<Address>,
     recipients: Vec<Address>,
@@ -99,6 +104,26 @@ impl Envelope {
             .iter()
             .chain(&self.recipients)
             .all(|address| address.to_ascii().is_some())
+    }
+}
+
+/// An envelope as data. Both parts must be there; the null reverse-path is null.
+#[cfg(feature = "serde")]
+#[derive(serde::Deserialize)]
+#[serde(rename = "Envelope", deny_unknown_fields)]
+struct Parts {
+    // Not simply an `Option`, which may be left out.
+    #[serde(deserialize_with = "serde::Deserialize::deserialize")]
+    reverse_path: Option<Address>,
+    recipients: Vec<Address>,
+}
+
+#[cfg(feature = "serde")]
+impl TryFrom<Parts> for Envelope {
+    type Error = EnvelopeError;
+
+    fn try_from(parts: Parts) -> Result<Self, EnvelopeError> {
+        Envelope::new(parts.reverse_path, parts.recipients)
     }
 }
 

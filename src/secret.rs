@@ -5,7 +5,7 @@ use std::fmt;
 use zeroize::Zeroizing;
 
 /// A password or token. `Debug` prints `Secret(***)`, there is no `Display`, and its memory is
-/// wiped when it is dropped.
+/// wiped when it is dropped. With the feature `serde` it can be deserialized, not serialized.
 ///
 /// ```
 /// let password = envoi::Secret::new("correct horse battery staple");
@@ -13,6 +13,7 @@ use zeroize::Zeroizing;
 /// assert_eq!(credentials.user(), "alice@example.org");
 /// ```
 #[derive(Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Deserialize), serde(from = "String"))]
 pub struct Secret(Zeroizing<String>);
 
 impl Secret {

@@ -35,13 +35,15 @@
 
 mod encoded_word;
 mod parse;
+#[cfg(feature = "serde")]
+mod serde;
 
 use std::fmt;
 use std::str::FromStr;
 
 use crate::address::{Address, AddressError, is_atext};
 use crate::text::quoted;
-use parse::parse;
+use parse::{AddressParser, parse};
 
 /// A mailbox: an address, and the name of its user if there is one.
 ///
@@ -113,11 +115,17 @@ impl FromStr for Mailbox {
 
     /// Parses one mailbox, with or without a name.
     fn from_str(text: &str) -> Result<Self, MailboxError> {
+        Mailbox::parse(text, Address::new)
+    }
+}
+
+impl Mailbox {
+    fn parse(text: &str, address: AddressParser) -> Result<Self, MailboxError> {
         let one = |fault| MailboxError {
             text: text.to_owned(),
             fault,
         };
-        let mut entries = parse(text)?.into_iter();
+        let mut entries = parse(text, address)?.into_iter();
         match (entries.next(), entries.next()) {
             (Some(Entry::Mailbox(mailbox)), None) => Ok(mailbox),
             (None, _) => Err(one(MailboxFault::Empty)),
@@ -275,7 +283,7 @@ impl FromStr for MailboxList {
 
     /// Parses a list, which may be empty.
     fn from_str(text: &str) -> Result<Self, MailboxError> {
-        parse(text).map(MailboxList)
+        parse(text, Address::new).map(MailboxList)
     }
 }
 
@@ -529,7 +537,7 @@ mod tests {
                 &["A Group[Chris Jones|c@public.example |joe@example.org John|jdoe@one.test]"],
             ),
             (
-                "(Empty list)(start)Hidden recipients  :(nobody(that I know))  ;",
+                "(Empty list)(start)Hidden recipients  :(none(that I know))  ;",
                 &["Hidden recipients[]"],
             ),
             (

@@ -4,7 +4,10 @@ use std::borrow::Cow;
 
 use super::encoded_word::{Charset, encoded_word};
 use super::{Entry, Group, Mailbox, MailboxError, MailboxFault, checked_name};
-use crate::address::Address;
+use crate::address::{Address, AddressError};
+
+/// [`Address::new`] or [`Address::lenient`].
+pub(super) type AddressParser = fn(String) -> Result<Address, AddressError>;
 
 /// A part of a name or an address, with its quotes or brackets.
 #[derive(Clone, Copy)]
@@ -56,7 +59,7 @@ impl<'a> Partial<'a> {
     }
 
     /// Ends the entry at a comma, a semicolon or the end of the text.
-    fn finish(self) -> Result<Option<Mailbox>, MailboxFault> {
+    fn finish(self, parse: AddressParser) -> Result<Option<Mailbox>, MailboxFault> {
         let address = match self.place {
             Place::Angle => return Err(MailboxFault::Unterminated('<')),
             Place::AfterAngle => &self.address,
@@ -67,7 +70,7 @@ impl<'a> Partial<'a> {
         if !address.is_empty() && !address.iter().any(has_at) {
             return Err(MailboxFault::NoAddress);
         }
-        let address = Address::new(addr_spec(address)).map_err(MailboxFault::Address)?;
+        let address = parse(addr_spec(address)).map_err(MailboxFault::Address)?;
         let name = match self.place {
             Place::AfterAngle => checked_name(phrase(&self.name))?,
             _ => None,
@@ -80,7 +83,7 @@ impl<'a> Partial<'a> {
     }
 }
 
-pub(super) fn parse(text: &str) -> Result<Vec<Entry>, MailboxError> {
+pub(super) fn parse(text: &str, address: AddressParser) -> Result<Vec<Entry>, MailboxError> {
     let text = unfolded(text);
     let error = |from: usize, to: usize, fault| MailboxError {
         text: text[from..to].trim().to_owned(),
@@ -127,7 +130,7 @@ pub(super) fn parse(text: &str) -> Result<Vec<Entry>, MailboxError> {
             (',', Place::Angle) if partial.is_in_route() => partial.is_spaced = false,
             (':', Place::Angle) if partial.is_in_route() => partial.address.clear(),
             (',' | ';', Place::Name | Place::AfterAngle) => {
-                let mailbox = std::mem::take(&mut partial).finish();
+                let mailbox = std::mem::take(&mut partial).finish(address);
                 add(mailbox.map_err(fail)?, &mut group, &mut entries);
                 if c == ';' {
                     entries.extend(group.take().map(Entry::Group));
@@ -144,7 +147,7 @@ pub(super) fn parse(text: &str) -> Result<Vec<Entry>, MailboxError> {
             _ => partial.push(Piece::Word(token)).map_err(fail)?,
         }
     }
-    let mailbox = partial.finish();
+    let mailbox = partial.finish(address);
     let mailbox = mailbox.map_err(|fault| error(start, at, fault))?;
     if group.is_some() {
         return Err(error(start, at, MailboxFault::Unterminated(':')));

@@ -49,6 +49,21 @@ impl FromStr for Reply {
     }
 }
 
+#[cfg(feature = "serde")]
+impl serde::Serialize for Reply {
+    /// Writes a map of the code, the enhanced status code and the text.
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeStruct as _;
+
+        let mut fields = serializer.serialize_struct("Reply", 3)?;
+        fields.serialize_field("code", &self.code)?;
+        let enhanced = self.enhanced().map(|code| code.to_string());
+        fields.serialize_field("enhanced", &enhanced)?;
+        fields.serialize_field("text", &self.text())?;
+        fields.end()
+    }
+}
+
 impl Reply {
     /// The three-digit code.
     pub fn code(&self) -> u16 {

@@ -4,6 +4,8 @@ mod build;
 mod certificate;
 mod expiry;
 mod queue_id;
+#[cfg(feature = "serde")]
+mod serialize;
 mod tls;
 
 use std::borrow::Cow;

@@ -11,6 +11,8 @@ mod blocking;
 mod check;
 #[cfg(all(feature = "aws-lc-rs", feature = "testing"))]
 mod connection;
+#[cfg(all(feature = "aws-lc-rs", feature = "serde", feature = "testing"))]
+mod data;
 #[cfg(all(feature = "aws-lc-rs", feature = "testing"))]
 mod data_writer;
 #[cfg(all(feature = "aws-lc-rs", feature = "testing"))]

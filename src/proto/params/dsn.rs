@@ -185,6 +185,20 @@ impl OriginalRecipient {
         }
         Ok(OriginalRecipient(encoded))
     }
+
+    /// The original recipient from its form in the command, if that can be written there: a type
+    /// and an address in one word.
+    #[cfg(feature = "serde")]
+    pub(super) fn encoded(text: &str) -> Option<Self> {
+        let (address_type, address) = text.split_once(';')?;
+        let is_type = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+        let is_word = |byte: u8| byte.is_ascii_graphic() && byte != b'=';
+        let is_valid = !address_type.is_empty()
+            && address_type.bytes().all(is_type)
+            && !address.is_empty()
+            && address.bytes().all(is_word);
+        is_valid.then(|| OriginalRecipient(text.to_owned()))
+    }
 }
 
 impl fmt::Display for OriginalRecipient {

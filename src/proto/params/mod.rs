@@ -6,6 +6,8 @@ mod duration;
 mod error;
 mod future_release;
 mod priority;
+#[cfg(feature = "serde")]
+mod serde;
 mod xtext;
 
 use std::collections::BTreeMap;
