@@ -10,5 +10,7 @@ pub mod examples {}
 pub mod migration {}
 #[doc = include_str!("../docs/protocol.md")]
 pub mod protocol {}
+#[doc = include_str!("../docs/settings.md")]
+pub mod settings {}
 #[doc = include_str!("../docs/troubleshooting.md")]
 pub mod troubleshooting {}

@@ -66,7 +66,7 @@
 //!
 //! | | |
 //! |---|---|
-//! | [`Client`], [`Endpoint`], [`Timeouts`] | the server and its settings |
+//! | [`Client`], [`Endpoint`], [`Settings`], [`Timeouts`] | the server and its settings |
 //! | [`Connection`] | a session and its single steps |
 //! | [`message`] | messages and how they are streamed |
 //! | [`Address`], [`mailbox`] | addresses; mailboxes with names, and lists of them |
@@ -78,7 +78,7 @@
 //! | [`mod@probe`] | examines a server without sending, and suggests settings |
 //! | [`testing`] | an SMTP and LMTP server for tests, in the same process |
 //! | [`proto`] | the protocol machine without I/O, for other runtimes, tests and fuzzers |
-//! | [`guide`] | troubleshooting, migration, examples, protocol, benchmarks, comparison |
+//! | [`guide`] | settings, troubleshooting, migration, examples, protocol, benchmarks, comparison |
 //!
 //! # Features
 //!
@@ -99,6 +99,7 @@
 //! | `rate-limit` | [`RateLimiter`]: messages per second, minute and hour, and for each domain |
 //! | `sendmail` | `mailer::Sendmail`: gives messages to the program of this machine (Unix) |
 //! | `tower` | [`Client`] and [`Pool`] as services of tower |
+//! | `serde` | [`Settings`] from files; addresses, envelopes and results as data |
 //! | `tracing` | spans and events |
 //! | `testing` | the module [`testing`] |
 
@@ -195,6 +196,8 @@ pub use client::Client;
 pub use config::endpoint::Endpoint;
 #[cfg(feature = "client")]
 pub use config::send_window::SendWindow;
+#[cfg(feature = "client")]
+pub use config::settings::Settings;
 #[cfg(feature = "client")]
 pub use config::timeouts::Timeouts;
 #[cfg(feature = "client")]

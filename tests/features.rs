@@ -180,7 +180,9 @@ mod traits {
         all!(is_shared: Secret, DeliverBy, DsnReturn, EnvelopeId, FutureRelease, Notify);
         all!(is_shared: OriginalRecipient, Priority, Capabilities, ChannelBinding, ClientName);
         all!(is_shared: Content, EnhancedCode, ExchangeFault, Limits, Machine, Mechanism, Protocol);
-        all!(is_shared: RawCommand, Reply, ReplyError, ReplyParser, SaslSession<'_>, Settings);
+        all!(is_shared: RawCommand, Reply, ReplyError, ReplyParser, SaslSession<'_>);
+        all!(is_shared: envoi::proto::Settings, Mailbox, MailboxError, MailboxList, ReversePath);
+        all!(is_shared: envoi::mailbox::Entry, envoi::mailbox::Group);
         all!(is_shared: StartTls, Step, Transaction, Transcript, Box<dyn SaslExchange>);
     }
 
@@ -191,7 +193,7 @@ mod traits {
         use envoi::*;
 
         all!(is_shared: Client, Endpoint, LineEnds, Outcome, Receipt, Recipient, SocketOptions);
-        all!(is_shared: Timeouts, TokenRequest, UploadProgress, Anchor, Certificate);
+        all!(is_shared: Settings, Timeouts, TokenRequest, UploadProgress, Anchor, Certificate);
         all!(is_shared: CertificateFailure, CertificateProblem, ClientCertificate, Security);
         all!(is_shared: TlsInfo, TlsSettings, TlsVersion, Trust, TrustSummary);
         all!(is_send: Attachment, Body, Connection, DataWriter<'_>, Message<'_>);

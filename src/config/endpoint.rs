@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::connectors::Connectors;
-use crate::config::login::LoginSettings;
+use crate::config::login::{LoginSettings, PasswordFile};
+use crate::config::settings::Settings;
 use crate::config::token::{TokenRequest, TokenSource};
 use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::idna;
@@ -77,8 +78,10 @@ impl Endpoint {
     /// by commas), `auth-in-clear=yes`, `helo`, `trust` (a file of certificates, a key store or a
     /// folder; may be repeated), `trust-password-file` (the file with the key stores' password),
     /// `pin` (the SHA-256 of the server's public key: checked in addition to `trust`, or, without
-    /// it, the only check), `server-name`, `min-tls`, `max-tls` (1.2 or 1.3) and `timeout`
-    /// (seconds, as [`Timeouts::uniform`]).
+    /// it, the only check), `server-name`, `min-tls`, `max-tls` (1.2 or 1.3), `client-cert`,
+    /// `client-key` and `client-password-file` (the [client certificate](ClientCertificate)),
+    /// `password-file` (the user's [password](Self::password_file)) and `timeout` (seconds, as
+    /// [`Timeouts::uniform`]). [`Settings`](crate::Settings) have the same keys.
     ///
     /// # Errors
     ///
@@ -86,7 +89,7 @@ impl Endpoint {
     /// unknown key and one that is given twice. The URL is not quoted, as it may contain a
     /// password. No file is read yet.
     pub fn from_url(url: &str) -> Result<Self> {
-        crate::config::url::parse(url)
+        Settings::from_url(url)?.endpoint()
     }
 
     /// Creates an endpoint for a server by name (which may be non-ASCII) or address, with STARTTLS
@@ -216,6 +219,24 @@ impl Endpoint {
     /// as a token if only OAUTHBEARER or XOAUTH2 is [allowed](Self::mechanism).
     pub fn password(mut self, password: impl Into<Secret>) -> Self {
         self.login.password = Some(password.into());
+        self.login.password_file = None;
+        self
+    }
+
+    /// Reads the password of the [user](Self::user) from a file at each login, so that a new
+    /// password takes effect without a restart. It replaces a [password](Self::password). The
+    /// format of the file is that of [`Secret::from_file`].
+    ///
+    /// Logging in fails with [`ErrorKind::Config`] if the file cannot be read.
+    ///
+    /// ```
+    /// let endpoint = envoi::Endpoint::new("mail.example.org")
+    ///     .user("alice@example.org")
+    ///     .password_file("/run/secrets/smtp-password");
+    /// ```
+    pub fn password_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.login.password_file = Some(PasswordFile::new(path.into()));
+        self.login.password = None;
         self
     }
 

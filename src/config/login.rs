@@ -1,10 +1,12 @@
 //! The login settings of an endpoint, and the credentials that they result in. The connection
 //! decides about the mechanism and performs the login.
 
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::config::token::TokenSource;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Phase, Result};
+use crate::file;
 use crate::proto::{Mechanism, SaslExchange, Secrets};
 use crate::{Credentials, Secret};
 
@@ -12,7 +14,9 @@ use crate::{Credentials, Secret};
 #[derive(Clone, Default)]
 pub(crate) struct LoginSettings {
     pub(crate) user: Option<String>,
+    /// Only one of the two passwords is set.
     pub(crate) password: Option<Secret>,
+    pub(crate) password_file: Option<PasswordFile>,
     pub(crate) credentials: Option<Credentials>,
     pub(crate) tokens: Option<TokenSource>,
     pub(crate) exchanges: Option<Exchanges>,
@@ -38,22 +42,25 @@ impl LoginSettings {
                 .mechanisms
                 .iter()
                 .all(|mechanism| mechanism.takes_token());
+        if let Some(file) = &self.password_file {
+            let is_token = takes_token;
+            return match (&self.user, &self.tokens) {
+                (Some(user), None) => Ok(Some(LoginWith::File {
+                    user,
+                    file,
+                    is_token,
+                })),
+                (None, None) => Err(password_alone()),
+                (_, Some(_)) => Err(tokens_misplaced()),
+            };
+        }
         let credentials = match (&self.user, &self.password, &self.tokens) {
             (Some(user), None, Some(source)) => {
                 return Ok(Some(LoginWith::Tokens { user, source }));
             }
-            (_, _, Some(_)) => {
-                return Err(Error::request(
-                    "tokens from a source go with a user name, and without a password",
-                ));
-            }
-            (Some(user), Some(token), None) if takes_token => {
-                Credentials::token(user, token.clone())
-            }
-            (Some(user), Some(password), None) => Credentials::new(user, password.clone()),
-            (None, Some(_), None) => {
-                return Err(Error::request("there is a password and no user name"));
-            }
+            (_, _, Some(_)) => return Err(tokens_misplaced()),
+            (Some(user), Some(password), None) => credentials(user, password.clone(), takes_token),
+            (None, Some(_), None) => return Err(password_alone()),
             (user, None, None) => match (user, &self.mechanisms[..]) {
                 (None, [Mechanism::External]) => Credentials::external(),
                 (Some(user), [Mechanism::External]) => Credentials::external().authorize_as(user),
@@ -82,7 +89,11 @@ impl LoginSettings {
             Some(LoginWith::Credentials(credentials)) => {
                 Ok(Mechanism::check(&self.mechanisms, &credentials)?)
             }
-            // A placeholder token is enough to check the user.
+            // A placeholder is enough to check the user.
+            Some(LoginWith::File { user, is_token, .. }) => {
+                let credentials = credentials(user, "any".into(), is_token);
+                Ok(Mechanism::check(&self.mechanisms, &credentials)?)
+            }
             Some(LoginWith::Tokens { user, .. }) => {
                 let credentials = Credentials::token(user, "any");
                 Ok(Mechanism::check(&self.mechanisms, &credentials)?)
@@ -99,6 +110,9 @@ impl LoginSettings {
             .chain(self.password.as_ref().map(Secret::expose))
         {
             secrets.add_with_base64(secret);
+        }
+        if let Some(password) = self.password_file.as_ref().and_then(PasswordFile::last) {
+            secrets.add_with_base64(password.expose());
         }
         if let Some(token) = self.tokens.as_ref().and_then(TokenSource::last) {
             secrets.add_with_base64(token.expose());
@@ -129,9 +143,31 @@ impl LoginSettings {
     }
 }
 
+fn password_alone() -> Error {
+    Error::request("there is a password and no user name")
+}
+
+fn tokens_misplaced() -> Error {
+    Error::request("tokens from a source go with a user name, and without a password")
+}
+
+/// The credentials of a user with a password, or with a token if only a mechanism for tokens may be
+/// used.
+pub(crate) fn credentials(user: &str, secret: Secret, is_token: bool) -> Credentials {
+    match is_token {
+        true => Credentials::token(user, secret),
+        false => Credentials::new(user, secret),
+    }
+}
+
 /// What an endpoint logs in with.
 pub(crate) enum LoginWith<'a> {
     Credentials(Credentials),
+    File {
+        user: &'a str,
+        file: &'a PasswordFile,
+        is_token: bool,
+    },
     Tokens {
         user: &'a str,
         source: &'a TokenSource,
@@ -141,3 +177,45 @@ pub(crate) enum LoginWith<'a> {
 
 /// Makes the exchanges of a custom mechanism, one for each connection.
 pub(crate) type Exchanges = Arc<dyn Fn() -> Box<dyn SaslExchange> + Send + Sync>;
+
+/// A file with a password, which is read at each login.
+#[derive(Clone)]
+pub(crate) struct PasswordFile {
+    path: PathBuf,
+    /// The last password: the server knows it, and may echo it on a later connection. Shared by the
+    /// clones of an endpoint.
+    last: Arc<Mutex<Option<Secret>>>,
+}
+
+impl PasswordFile {
+    pub(crate) fn new(path: PathBuf) -> Self {
+        PasswordFile {
+            path,
+            last: Arc::default(),
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn path(&self) -> &std::path::Path {
+        &self.path
+    }
+
+    /// Reads the file on a blocking thread.
+    pub(crate) async fn read(&self) -> Result<Secret> {
+        let path = self.path.clone();
+        let read = move || Secret::read(&path, "the password", file::time_limit());
+        let password = tokio::task::spawn_blocking(read).await.map_err(|panic| {
+            let message = "the password could not be read";
+            Error::new(ErrorKind::Config, Phase::Setup, message).with_source(panic)
+        })??;
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(password.clone());
+        Ok(password)
+    }
+
+    fn last(&self) -> Option<Secret> {
+        self.last
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+}

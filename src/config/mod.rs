@@ -2,11 +2,15 @@
 
 mod connectors;
 pub(crate) mod endpoint;
+mod keys;
 pub(crate) mod login;
 #[cfg(feature = "proxy")]
 mod proxy_url;
 pub(crate) mod send_window;
+pub(crate) mod settings;
+#[cfg(feature = "serde")]
+mod settings_serde;
 pub(crate) mod timeouts;
 pub(crate) mod token;
-pub(crate) mod url;
+mod url;
 mod url_query;

@@ -1,18 +1,18 @@
-//! Parses the URL of an [`Endpoint`]: everything that a program has to know about its server, in
-//! one line of configuration.
+//! Parses the URL of an endpoint: everything that a program has to know about its server, in one
+//! line of configuration.
 //!
 //! No message quotes the URL, since it may contain a password.
 
 use std::str::FromStr;
-use std::time::Duration;
 
 use percent_encoding::percent_decode_str;
 
+use super::keys::{Key, Value};
+use super::settings::{Scheme, Settings};
 use crate::error::{Error, Result};
-use crate::proto::ClientName;
+use crate::idna;
 use crate::text::quoted;
-use crate::tls::{Security, TlsVersion, Trust};
-use crate::{Endpoint, Secret, Timeouts, idna};
+use crate::tls::Security;
 
 const HINT: &str = "A URL looks like smtp://user:password@mail.example.org:587 (STARTTLS), \
     smtps://user:password@mail.example.org:465 \
@@ -20,22 +20,19 @@ const HINT: &str = "A URL looks like smtp://user:password@mail.example.org:587 (
     lmtp+unix:///run/lmtp.sock. Characters such as @ : / ? # % in user and password are \
     percent-encoded (%40 %3A %2F %3F %23 %25).";
 
-pub(crate) fn parse(url: &str) -> Result<Endpoint> {
+/// Sets what the URL contains, in addition to what is set.
+pub(super) fn parse_into(settings: &mut Settings, url: &str) -> Result<()> {
     let Some((scheme, rest)) = url.split_once("://") else {
         return Err(no_scheme(url));
     };
     let scheme = scheme.to_ascii_lowercase();
-    let implicit = scheme == "smtps";
-    match scheme.as_str() {
-        "smtp" | "smtps" | "lmtp" | "lmtp+unix" => {}
-        other if other.chars().all(|c| c.is_ascii_alphanumeric() || c == '+') => {
-            return Err(fault(format!(
-                "{} is not a scheme that envoi knows",
-                quoted(other)
-            )));
-        }
-        _ => return Err(no_scheme(url)),
+    if !scheme
+        .chars()
+        .all(|c| c.is_ascii_alphanumeric() || c == '+')
+    {
+        return Err(no_scheme(url));
     }
+    set(settings, "scheme", scheme)?;
     if rest.contains('#') {
         return Err(fault("the URL has a fragment (#)"));
     }
@@ -45,7 +42,7 @@ pub(crate) fn parse(url: &str) -> Result<Endpoint> {
         Some((user_info, host_and_port)) => (Some(user_info), host_and_port),
         None => (None, authority),
     };
-    let mut endpoint = if scheme == "lmtp+unix" {
+    if settings.scheme == Some(Scheme::LmtpUnix) {
         if !host_and_port.is_empty() || path.is_empty() {
             return Err(fault(
                 "a socket is named by its whole path: lmtp+unix:///run/lmtp.sock",
@@ -57,27 +54,22 @@ pub(crate) fn parse(url: &str) -> Result<Endpoint> {
                 "there is an @ in the socket's path; if it belongs there, it is written %40",
             ));
         }
-        at_socket(format!("/{}", decode(path, "path")?))?
+        set(settings, "socket", format!("/{}", decode(path, "path")?))?;
     } else {
         if !path.is_empty() {
             return Err(fault("the URL has a path after the host"));
         }
         let (host, port) = split_port(host_and_port)?;
-        let endpoint = match scheme.as_str() {
-            "lmtp" => Endpoint::lmtp(host),
-            "smtps" => Endpoint::new(host).security(Security::Implicit),
-            _ => Endpoint::new(host),
-        };
-        match port {
-            Some(port) => endpoint.port(port),
-            None => endpoint,
+        set(settings, "host", host)?;
+        if let Some(port) = port {
+            set(settings, "port", port.to_string())?;
         }
-    };
+    }
     if let Some(user_info) = user_info {
-        endpoint = with_user(endpoint, user_info)?;
+        set_user(settings, user_info)?;
     }
     // If the password has an unencoded @ and ?, the query is a part of it and must not be quoted.
-    with_query(endpoint, query, implicit).map_err(|error| match query.contains('@') {
+    set_query(settings, query).map_err(|error| match query.contains('@') {
         true => fault(
             "the part after the ? cannot be used; if the ? belongs to the password, write it as \
                 %3F",
@@ -86,15 +78,10 @@ pub(crate) fn parse(url: &str) -> Result<Endpoint> {
     })
 }
 
-#[cfg(unix)]
-fn at_socket(path: String) -> Result<Endpoint> {
-    Ok(Endpoint::lmtp_unix(path))
-}
-
-#[cfg(not(unix))]
-fn at_socket(path: String) -> Result<Endpoint> {
-    let message = format!("this system has no Unix sockets such as {}", quoted(&path));
-    Err(Error::request(message))
+/// Sets a part of the URL.
+fn set(settings: &mut Settings, key: &str, value: String) -> Result<()> {
+    let key = Key::find(key, |_| true)?;
+    key.set(settings, Value::Text(value)).map_err(with_url_hint)
 }
 
 /// Handles common inputs that are not URLs.
@@ -161,7 +148,7 @@ pub(super) fn split_port(text: &str) -> Result<(String, Option<u16>)> {
     Ok((host, port))
 }
 
-fn with_user(endpoint: Endpoint, user_info: &str) -> Result<Endpoint> {
+fn set_user(settings: &mut Settings, user_info: &str) -> Result<()> {
     let (user, password) = match user_info.split_once(':') {
         Some((user, password)) => (user, Some(password)),
         None => (user_info, None),
@@ -170,82 +157,30 @@ fn with_user(endpoint: Endpoint, user_info: &str) -> Result<Endpoint> {
     if user.is_empty() {
         return Err(fault("the URL has an empty user name"));
     }
-    let endpoint = endpoint.user(user);
-    Ok(match password {
-        Some(password) => endpoint.password(Secret::new(decode(password, "password")?)),
-        None => endpoint,
-    })
+    set(settings, "user", user)?;
+    match password {
+        Some(password) => set(settings, "password", decode(password, "password")?),
+        None => Ok(()),
+    }
 }
 
-fn with_query(mut endpoint: Endpoint, query: &str, implicit: bool) -> Result<Endpoint> {
-    let mut seen: Vec<String> = Vec::new();
-    let (mut trust, mut pin, mut trust_password) = (None::<Trust>, None, None);
+fn set_query(settings: &mut Settings, query: &str) -> Result<()> {
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
         let (key, value) = (decode(key, "query")?, decode(value, &quoted(key))?);
-        if key != "trust" && seen.contains(&key) {
-            return Err(fault(format!("the key {key} is given twice")));
-        }
-        let tls = endpoint.tls.settings.clone();
-        endpoint = match key.as_str() {
-            "tls" if implicit => {
-                return Err(fault(
-                    "smtps:// is TLS already: the key tls goes with smtp:// and lmtp://",
-                ));
-            }
-            "tls" => endpoint.security(value.parse::<Security>()?),
-            "auth" => endpoint.mechanisms(
-                value
-                    .split(',')
-                    .map(str::parse)
-                    .collect::<Result<Vec<_>, _>>()?,
-            ),
-            "auth-in-clear" if value == "yes" => endpoint.auth_in_clear(true),
-            "auth-in-clear" => return Err(fault("auth-in-clear takes yes, or is left out")),
-            "helo" => endpoint.client_name(ClientName::new(value)?),
-            "trust" => {
-                trust = Some(trust.unwrap_or_else(Trust::empty).path(value));
-                endpoint
-            }
-            "trust-password-file" => {
-                trust_password = Some(value);
-                endpoint
-            }
-            "pin" => {
-                pin = Some(value);
-                endpoint
-            }
-            "server-name" => endpoint.tls(tls.server_name(value)),
-            "min-tls" => endpoint.tls(tls.min_version(value.parse::<TlsVersion>()?)),
-            "max-tls" => endpoint.tls(tls.max_version(value.parse::<TlsVersion>()?)),
-            "timeout" => match value.parse::<f64>() {
-                Ok(seconds) if seconds > 0.0 && seconds < 1e9 => {
-                    endpoint.timeouts(Timeouts::uniform(Duration::from_secs_f64(seconds)))
-                }
-                _ => {
-                    return Err(fault(format!(
-                        "timeout={} is not a number of seconds",
-                        quoted(&value)
-                    )));
-                }
-            },
-            other => return Err(fault(format!("the key {} is not known", quoted(other)))),
-        };
-        seen.push(key);
+        let key = Key::find(&key, |key| key.in_query)?;
+        key.set(settings, Value::Text(value))
+            .map_err(with_url_hint)?;
     }
-    if let Some(trust) = trust {
-        endpoint = endpoint.trust(trust);
-    } else if pin.is_some() {
-        // The key is pinned, so no authority is needed.
-        endpoint = endpoint.trust(Trust::empty());
+    Ok(())
+}
+
+/// Adds the advice about URLs, unless there is better advice.
+fn with_url_hint(error: Error) -> Error {
+    match error.hint() {
+        Some(_) => error,
+        None => error.with_hint(HINT),
     }
-    if let Some(pin) = pin {
-        endpoint = endpoint.pin(pin);
-    }
-    Ok(match trust_password {
-        Some(path) => endpoint.trust_password_file(path),
-        None => endpoint,
-    })
 }
 
 impl FromStr for Security {
@@ -266,7 +201,7 @@ impl FromStr for Security {
                 Error::request("tls=implicit is not a policy of a smtp: URL")
                     .with_hint("Write smtps://host:465 for TLS from the first byte."),
             ),
-            other => Err(fault(format!(
+            other => Err(Error::request(format!(
                 "tls={} is not known; it is none, opportunistic or required",
                 quoted(other)
             ))),
@@ -298,9 +233,13 @@ fn fault(message: impl Into<String>) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Credentials;
     use crate::config::login::LoginWith;
     use crate::proto::Mechanism;
+    use crate::{Credentials, Endpoint};
+
+    fn parse(url: &str) -> Result<Endpoint> {
+        Endpoint::from_url(url)
+    }
 
     #[test]
     fn schemes_set_port_and_security() {

@@ -8,7 +8,7 @@ use super::call::CallGuard;
 use super::fallback::{Reason, may_follow};
 use super::{Connection, not_sent};
 use crate::config::endpoint::Endpoint;
-use crate::config::login::LoginWith;
+use crate::config::login::{self, LoginWith};
 use crate::config::token::{TokenRequest, TokenSource};
 use crate::diagnose::{self, Facts};
 use crate::error::{Error, ErrorKind, Phase, Result};
@@ -84,6 +84,15 @@ impl Connection {
         let logging_in = async {
             match with {
                 LoginWith::Credentials(credentials) => {
+                    self.try_mechanisms(&endpoint.login.mechanisms, &credentials)
+                        .await
+                }
+                LoginWith::File {
+                    user,
+                    file,
+                    is_token,
+                } => {
+                    let credentials = login::credentials(user, file.read().await?, is_token);
                     self.try_mechanisms(&endpoint.login.mechanisms, &credentials)
                         .await
                 }

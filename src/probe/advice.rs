@@ -98,6 +98,7 @@ pub(super) fn advise(endpoint: &Endpoint, port: &Port) -> Option<Advice> {
         endpoint.login.name(),
     ) {
         (Some(LoginWith::Tokens { .. }), user) => Some((user, ".token_source(token)")),
+        (Some(LoginWith::File { .. }), user) => Some((user, ".password_file(password_file)")),
         (Some(LoginWith::Exchange(_)), _) => Some((None, ".login_with(exchange)")),
         (Some(LoginWith::Credentials(_)), Some(user)) => Some((Some(user), ".password(password)")),
         (Some(LoginWith::Credentials(_)), None) => None,

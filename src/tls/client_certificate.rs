@@ -121,6 +121,26 @@ impl ClientCertificate {
         self
     }
 
+    /// The files of the certificate, the key and the password, if nothing is in memory.
+    pub(crate) fn paths(&self) -> Option<(&PathBuf, Option<&PathBuf>, Option<&PathBuf>)> {
+        fn file(part: &Part) -> Option<&PathBuf> {
+            match part {
+                Part::File(path) => Some(path),
+                Part::Bytes(_) => None,
+            }
+        }
+        let key = match &self.key {
+            Some(part) => Some(file(part)?),
+            None => None,
+        };
+        let password = match &self.password {
+            Some(Password::File(path)) => Some(path),
+            Some(Password::Given(_)) => return None,
+            None => None,
+        };
+        Some((file(&self.certificate)?, key, password))
+    }
+
     /// Loads the certificate now and returns it. A client loads it itself; call this to check a
     /// setting early. Blocks on file I/O as [`Trust::load`](super::Trust::load) does.
     ///

@@ -192,6 +192,43 @@ async fn the_strongest_suitable_mechanism_is_used() {
 }
 
 #[tokio::test]
+async fn a_password_file_is_read_at_each_login() {
+    let server = server(&[Mechanism::Plain, Mechanism::OAuthBearer]).await;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("password");
+    let endpoint = endpoint(&server).user("alice").password_file(&path);
+    let missing = connect(&endpoint).await.unwrap_err();
+    assert_eq!(missing.kind(), ErrorKind::Config, "{missing}");
+    assert!(missing.to_string().contains("password"), "{missing}");
+
+    std::fs::write(&path, "the old one\n").unwrap();
+    let refused = connect(&endpoint).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Auth);
+    assert!(
+        !format!("{refused:?}").contains("the old one"),
+        "{refused:?}"
+    );
+    std::fs::write(&path, format!("{PASSWORD}\n")).unwrap();
+    connect(&endpoint).await.unwrap();
+
+    // As a token, if the mechanism takes one.
+    std::fs::write(&path, TOKEN).unwrap();
+    let with_token = endpoint.clone().mechanism(Mechanism::OAuthBearer);
+    connect(&with_token).await.unwrap();
+    // The last of the two settings counts.
+    connect(&endpoint.clone().password(PASSWORD)).await.unwrap();
+    let last = endpoint.clone().password(PASSWORD).password_file(&path);
+    assert_eq!(connect(&last).await.unwrap_err().kind(), ErrorKind::Auth);
+
+    // Found before connecting.
+    let without_user = Endpoint::new("localhost").port(1).password_file(&path);
+    assert_eq!(
+        connect(&without_user).await.unwrap_err().kind(),
+        ErrorKind::Request
+    );
+}
+
+#[tokio::test]
 async fn a_password_that_saslprep_refuses_uses_another_mechanism() {
     let server = Server::builder()
         .login("alice", "pass\u{1F511}word")

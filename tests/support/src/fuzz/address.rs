@@ -102,8 +102,8 @@ fn check_address(text: &str) {
     assert_eq!(envelope.is_ascii(), strict.to_ascii().is_some());
 }
 
-/// A list that is parsed is printed in one line, from which the same list is parsed, and each of its
-/// mailboxes by itself.
+/// A list that is parsed is printed in one line, from which the same list is parsed, and each of
+/// its mailboxes by itself.
 fn check_mailboxes(text: &str) {
     let list = match text.parse::<MailboxList>() {
         Ok(list) => list,
