@@ -12,5 +12,8 @@ pub mod migration {}
 pub mod protocol {}
 #[doc = include_str!("../docs/settings.md")]
 pub mod settings {}
+#[cfg(feature = "testing")]
+#[doc = include_str!("../docs/testing.md")]
+pub mod testing {}
 #[doc = include_str!("../docs/troubleshooting.md")]
 pub mod troubleshooting {}

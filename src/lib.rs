@@ -78,7 +78,7 @@
 //! | [`mod@probe`] | examines a server without sending, and suggests settings |
 //! | [`testing`] | an SMTP and LMTP server for tests, in the same process |
 //! | [`proto`] | the protocol machine without I/O, for other runtimes, tests and fuzzers |
-//! | [`guide`] | settings, troubleshooting, migration, examples, protocol, benchmarks, comparison |
+//! | [`guide`] | settings, tests, troubleshooting, migration, examples, protocol, benchmarks |
 //!
 //! # Features
 //!

@@ -4,12 +4,15 @@ use std::fmt;
 use std::io;
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex};
+#[cfg(any(feature = "aws-lc-rs", feature = "ring"))]
+use std::time::SystemTime;
 
 use tokio::net::TcpListener;
 #[cfg(unix)]
 use tokio::net::UnixListener;
 use tokio::sync::Notify;
 
+use super::fault::{Fault, Faults};
 use super::listener::{BoundListener, accept};
 use super::session::auth;
 use super::{Identity, Server, Shared};
@@ -19,6 +22,7 @@ use crate::proto::{Mechanism, Protocol};
 #[must_use = "nothing listens before `start`"]
 pub struct Builder {
     settings: Settings,
+    faults: Faults,
 }
 
 /// A function that may reply in place of the server.
@@ -42,6 +46,11 @@ pub(super) struct Settings {
     pub(super) answer: Option<Answer>,
     pub(super) discard: bool,
     pub(super) checks: Checks,
+    port: u16,
+    #[cfg(any(feature = "aws-lc-rs", feature = "ring"))]
+    pub(super) certificate_names: Vec<String>,
+    #[cfg(any(feature = "aws-lc-rs", feature = "ring"))]
+    pub(super) certificate_valid_until: Option<SystemTime>,
 }
 
 /// The checks of each message.
@@ -89,7 +98,14 @@ impl Builder {
                 answer: None,
                 discard: false,
                 checks: Checks::default(),
+                port: 0,
+                // An IP address among these names becomes an IP address of the certificate.
+                #[cfg(any(feature = "aws-lc-rs", feature = "ring"))]
+                certificate_names: ["localhost", "127.0.0.1", "::1"].map(String::from).into(),
+                #[cfg(any(feature = "aws-lc-rs", feature = "ring"))]
+                certificate_valid_until: None,
             },
+            faults: Faults::default(),
         }
     }
 
@@ -279,6 +295,13 @@ impl Builder {
         self
     }
 
+    /// Adds a fault: what the server does at a step of a session in place of what it should. See
+    /// [`Fault`] for examples, and [`Server::add_fault`] to add one while the server runs.
+    pub fn fault(mut self, fault: Fault) -> Self {
+        self.faults.add(fault);
+        self
+    }
+
     /// Calls a function for each command before it is executed, which may reply in its place.
     ///
     /// The function gets the line as it is in [`Session::groups`](super::Session::groups), and `.`
@@ -344,6 +367,76 @@ impl Builder {
         self
     }
 
+    /// Listens on this port of the loopback interface instead of a free one. Has no effect at a
+    /// Unix socket. Tests that run at the same time need a port each.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> std::io::Result<()> {
+    /// use envoi::testing::Server;
+    ///
+    /// // A server that is restarted while its clients remain.
+    /// let server = Server::start().await?;
+    /// let port = server.port();
+    /// server.shutdown().await;
+    /// let server = Server::builder().port(port).start().await?;
+    /// assert_eq!(server.port(), port);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn port(mut self, port: u16) -> Self {
+        self.settings.port = port;
+        self
+    }
+
+    /// Makes the certificate valid for these names and IP addresses instead of `localhost`,
+    /// `127.0.0.1` and `::1`.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use envoi::{Client, ErrorKind, testing::Server};
+    ///
+    /// let builder = Server::builder().certificate_names(["mail.example.org"]);
+    /// let server = builder.start().await?;
+    /// let error = Client::from_url(&server.url())?.connect().await.unwrap_err();
+    /// assert_eq!(error.kind(), ErrorKind::Tls);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[cfg(any(feature = "aws-lc-rs", feature = "ring"))]
+    pub fn certificate_names<S: Into<String>>(
+        mut self,
+        names: impl IntoIterator<Item = S>,
+    ) -> Self {
+        self.settings.certificate_names = names.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Sets the time at which the certificate expires, with seconds as its unit, which may have
+    /// passed. By default it does not expire in practice.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::time::{Duration, SystemTime};
+    ///
+    /// use envoi::{Client, ErrorKind, testing::Server};
+    ///
+    /// let yesterday = SystemTime::now() - Duration::from_secs(24 * 60 * 60);
+    /// let builder = Server::builder().certificate_valid_until(yesterday);
+    /// let server = builder.start().await?;
+    /// let error = Client::from_url(&server.url())?.connect().await.unwrap_err();
+    /// assert_eq!(error.kind(), ErrorKind::Tls);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[cfg(any(feature = "aws-lc-rs", feature = "ring"))]
+    pub fn certificate_valid_until(mut self, time: SystemTime) -> Self {
+        self.settings.certificate_valid_until = Some(time);
+        self
+    }
+
     /// Discards the contents of messages and keeps only their size. For benchmarks.
     pub fn discard(mut self, yes: bool) -> Self {
         self.settings.discard = yes;
@@ -355,9 +448,10 @@ impl Builder {
     /// # Errors
     ///
     /// The temporary folder cannot be created, or the server cannot bind to a port of the loopback
-    /// interface; [`Unsupported`](io::ErrorKind::Unsupported) if the server does not implement a
-    /// mechanism, or this build lacks a feature that is needed: `aws-lc-rs` or `ring` for TLS, the
-    /// feature of a [mechanism](Self::mechanisms).
+    /// interface; a name or the expiry of the certificate is not valid;
+    /// [`Unsupported`](io::ErrorKind::Unsupported) if the server does not implement a mechanism, or
+    /// this build lacks a feature that is needed: `aws-lc-rs` or `ring` for TLS, the feature of a
+    /// [mechanism](Self::mechanisms).
     pub async fn start(self) -> io::Result<Server> {
         self.check_mechanisms()?;
         let folder = tempfile::Builder::new().prefix("envoi-").tempdir()?;
@@ -373,7 +467,7 @@ impl Builder {
             #[cfg(unix)]
             Some(path) => (BoundListener::Unix(UnixListener::bind(path)?), 0),
             _ => {
-                let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+                let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, self.settings.port)).await?;
                 let port = listener.local_addr()?.port();
                 (BoundListener::Tcp(listener), port)
             }
@@ -383,6 +477,7 @@ impl Builder {
             identity,
             folder: Arc::new(folder),
             log: Mutex::default(),
+            faults: Mutex::new(self.faults),
             arrived: Notify::new(),
         });
         let task = tokio::spawn(accept(listener, shared.clone()));
@@ -397,7 +492,7 @@ impl Builder {
 
     #[cfg(any(feature = "aws-lc-rs", feature = "ring"))]
     fn identity(&self) -> io::Result<Identity> {
-        Identity::new()
+        Identity::new(&self.settings)
     }
 
     #[cfg(not(any(feature = "aws-lc-rs", feature = "ring")))]

@@ -2,10 +2,11 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose,
+    ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, date_time_ymd,
 };
 #[cfg(feature = "sasl")]
 use sha2::{Digest as _, Sha256};
@@ -13,10 +14,14 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 
 use super::Identity;
+use super::builder::Settings;
 use crate::tls;
 
+/// The end of the year 9999, after which a certificate cannot be valid (RFC 5280, 4.1.2.5).
+const LAST: Duration = Duration::from_secs(253_402_300_799);
+
 impl Identity {
-    pub(super) fn new() -> io::Result<Self> {
+    pub(super) fn new(settings: &Settings) -> io::Result<Self> {
         let mut ca = CertificateParams::default();
         ca.distinguished_name = name("envoi testing CA");
         ca.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
@@ -24,10 +29,16 @@ impl Identity {
         let ca = CertifiedIssuer::self_signed(ca, KeyPair::generate().map_err(io::Error::other)?)
             .map_err(io::Error::other)?;
 
-        // An IP address among these names becomes an IP address of the certificate.
-        let names = ["localhost", "127.0.0.1", "::1"].map(String::from);
+        let names = settings.certificate_names.clone();
+        let common_name = names.first().map(String::as_str).unwrap_or_default();
+        let distinguished_name = name(common_name);
         let mut leaf = CertificateParams::new(names).map_err(io::Error::other)?;
-        leaf.distinguished_name = name("localhost");
+        leaf.distinguished_name = distinguished_name;
+        if let Some(time) = settings.certificate_valid_until {
+            let since = time.duration_since(SystemTime::UNIX_EPOCH);
+            let since = since.map_err(io::Error::other)?.min(LAST);
+            leaf.not_after = date_time_ymd(1970, 1, 1) + since;
+        }
         leaf.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         leaf.use_authority_key_identifier_extension = true;

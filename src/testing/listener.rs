@@ -4,10 +4,13 @@ use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
+use socket2::SockRef;
+use tokio::io::BufReader;
+use tokio::net::{TcpListener, TcpStream};
 #[cfg(unix)]
-use tokio::net::UnixListener;
+use tokio::net::{UnixListener, UnixStream};
 use tokio::task::JoinSet;
+use tokio_rustls::server::TlsStream;
 
 use super::Shared;
 use super::session;
@@ -16,6 +19,30 @@ use crate::transport::Stream;
 /// The delay before accepting again when there are too many open files.
 const PAUSE: Duration = Duration::from_millis(20);
 
+/// The stream to a client, with its socket.
+pub(super) trait Peer: Stream {
+    /// Makes the system reset the connection when the stream is dropped, if it can.
+    fn reset_on_close(&self);
+}
+
+impl Peer for TcpStream {
+    fn reset_on_close(&self) {
+        // If this fails, the connection has been reset already.
+        let _ = SockRef::from(self).set_linger(Some(Duration::ZERO));
+    }
+}
+
+#[cfg(unix)]
+impl Peer for UnixStream {
+    fn reset_on_close(&self) {}
+}
+
+impl Peer for TlsStream<BufReader<Box<dyn Peer>>> {
+    fn reset_on_close(&self) {
+        self.get_ref().0.get_ref().reset_on_close();
+    }
+}
+
 pub(super) enum BoundListener {
     Tcp(TcpListener),
     #[cfg(unix)]
@@ -23,7 +50,7 @@ pub(super) enum BoundListener {
 }
 
 impl BoundListener {
-    async fn accept(&self) -> io::Result<Box<dyn Stream>> {
+    async fn accept(&self) -> io::Result<Box<dyn Peer>> {
         match self {
             BoundListener::Tcp(listener) => {
                 let (stream, _) = listener.accept().await?;

@@ -30,11 +30,18 @@
 //! A message is written to a file as it arrives, so its size needs no memory. Commands are kept as
 //! text, without secrets, in the groups in which they arrived: [`Session::groups`] shows what was
 //! pipelined.
+//!
+//! A [`Fault`] makes the server refuse, delay, hang, or close or reset connections at any
+//! [`Step`]; [`Builder::certificate_names`] and [`Builder::certificate_valid_until`] give it a
+//! certificate that a client must not accept. The guide to [tests](crate::guide::testing) has an
+//! overview. A [`Recorder`] needs no socket: it keeps messages in memory.
 
+mod assertions;
 mod body;
 mod builder;
 #[cfg(any(feature = "aws-lc-rs", feature = "ring"))]
 mod certificate;
+mod fault;
 mod listener;
 mod record;
 mod recorder;
@@ -46,6 +53,7 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use tempfile::TempDir;
@@ -57,10 +65,16 @@ use tokio_rustls::rustls::ServerConfig;
 
 use crate::proto::Protocol;
 use builder::{Security, Settings};
+use fault::Faults;
 
+pub use assertions::WaitError;
 pub use builder::Builder;
+pub use fault::{Fault, Step};
 pub use record::{ReceivedMessage, Session};
 pub use recorder::{RecordedMessage, Recorder};
+
+/// The number of connections that the error of [`Server::wait_for`] lists.
+const SHOWN: usize = 10;
 
 /// The characters that are not escaped in the user, password or path of a URL.
 const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC
@@ -74,7 +88,8 @@ const PATH: &AsciiSet = &UNRESERVED.remove(b'/');
 /// its connections.
 ///
 /// Its files are in a temporary folder, which is deleted when the server and every
-/// [`ReceivedMessage`] have been dropped.
+/// [`ReceivedMessage`] have been dropped. Envelopes and commands are in memory until
+/// [`clear`](Self::clear).
 pub struct Server {
     shared: Arc<Shared>,
     task: JoinHandle<()>,
@@ -229,6 +244,127 @@ impl Server {
         }
     }
 
+    /// Waits until `n` messages have been accepted since the start or [`clear`](Self::clear), and
+    /// returns all. It waits for the event, without polling.
+    ///
+    /// # Errors
+    ///
+    /// They did not arrive within this time, by tokio's clock. The error says how many arrived, and
+    /// how the connections ended.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::time::Duration;
+    ///
+    /// # use envoi::{Client, mail_builder::MessageBuilder, testing::Server};
+    /// let server = Server::start().await?;
+    /// let client = Client::from_url(&server.url())?;
+    /// for to in ["alice@example.com", "bob@example.com"] {
+    ///     let mail = MessageBuilder::new().from("me@example.org").to(to).text_body("Hello.");
+    ///     let client = client.clone();
+    ///     tokio::spawn(async move { client.send(mail).await });
+    /// }
+    /// let messages = server.wait_for(2, Duration::from_secs(10)).await?;
+    /// assert_eq!(messages.len(), 2);
+    ///
+    /// let error = server.wait_for(3, Duration::from_millis(10)).await.unwrap_err();
+    /// assert!(error.to_string().starts_with("2 of 3 messages arrived within 10ms"));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn wait_for(
+        &self,
+        n: usize,
+        timeout: Duration,
+    ) -> Result<Vec<ReceivedMessage>, WaitError> {
+        let all = async {
+            loop {
+                // Created before the check, so that no message is missed between the two.
+                let arrival = self.shared.arrived.notified();
+                let messages = self.messages();
+                if messages.len() >= n {
+                    return messages;
+                }
+                arrival.await;
+            }
+        };
+        let result = tokio::time::timeout(timeout, all).await;
+        result.map_err(|_| {
+            let log = self.shared.log();
+            let mut details = format!("; connections: {}", log.sessions.len());
+            for (i, session) in log.sessions.iter().enumerate().rev().take(SHOWN) {
+                let state = match (&session.failure, session.is_open) {
+                    (Some(failure), _) => failure,
+                    (None, true) => "open",
+                    (None, false) => "closed",
+                };
+                let last = session.commands().last().unwrap_or("no command");
+                details += &format!("\n  {i}: {last}; {state}");
+            }
+            WaitError {
+                expected: n,
+                arrived: log.messages.len(),
+                waited: timeout,
+                details,
+            }
+        })
+    }
+
+    /// Adds a fault, which occurs from now on, also on connections that are open.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use envoi::Client;
+    /// use envoi::testing::{Fault, Server, Step};
+    ///
+    /// let server = Server::start().await?;
+    /// let client = Client::from_url(&server.url())?;
+    /// client.connect().await?;
+    ///
+    /// server.add_fault(Fault::reply(Step::Greeting, "421 4.3.2 Down for maintenance"));
+    /// assert!(client.connect().await.is_err());
+    ///
+    /// server.clear_faults();
+    /// client.connect().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn add_fault(&self, fault: Fault) {
+        self.shared.faults().add(fault);
+    }
+
+    /// Removes all faults. A connection that hangs or waits already goes on doing so.
+    pub fn clear_faults(&self) {
+        self.shared.faults().clear();
+    }
+
+    /// Removes all messages, also those that [`next_message`](Self::next_message) has not returned,
+    /// and the lines of all connections, so that a server can run for long in constant memory. The
+    /// file of a message is deleted when its last [`ReceivedMessage`] is dropped. Faults and logins
+    /// stay, and [`ReceivedMessage::connection`] stays valid.
+    pub fn clear(&self) {
+        let mut log = self.shared.log();
+        log.returned = 0;
+        log.messages = Vec::new();
+        for session in &mut log.sessions {
+            session.groups = Vec::new();
+        }
+    }
+
+    /// Ends the server and all its connections, as dropping it does, and waits until its port is
+    /// free for another server.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before its end, it has ended the server all the same.
+    pub async fn shutdown(mut self) {
+        self.task.abort();
+        // The error says that the task was aborted.
+        let _ = (&mut self.task).await;
+    }
+
     /// All connections so far, closed ones included, in the order in which they were accepted.
     pub fn connections(&self) -> Vec<Session> {
         self.shared.log().sessions.clone()
@@ -247,6 +383,7 @@ struct Shared {
     identity: Identity,
     folder: Arc<TempDir>,
     log: Mutex<Log>,
+    faults: Mutex<Faults>,
     arrived: Notify,
 }
 
@@ -274,6 +411,10 @@ impl Shared {
     fn log(&self) -> MutexGuard<'_, Log> {
         // The log is never left half-written. A failed test must not make others fail.
         self.log.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn faults(&self) -> MutexGuard<'_, Faults> {
+        self.faults.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn offers(&self, keyword: &str) -> bool {

@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use tempfile::TempDir;
 
+use super::assertions::{assert_addresses, assert_contains, assert_lines, assert_message};
+
 /// A message that the server accepted.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -32,8 +34,36 @@ pub struct ReceivedMessage {
     pub size: u64,
     /// The message had a CR or LF that was not part of a CRLF, which RFC 5321, 2.3.8 forbids.
     pub bare_line_ends: bool,
-    pub(super) path: PathBuf,
-    pub(super) _folder: Arc<TempDir>,
+    pub(super) file: Arc<MessageFile>,
+}
+
+/// The file of a message, which is deleted when this is dropped.
+#[derive(Debug)]
+pub(super) struct MessageFile {
+    path: PathBuf,
+    /// Deleted after its last file.
+    _folder: Arc<TempDir>,
+}
+
+impl MessageFile {
+    /// The file for the message with this queue id; it is not created.
+    pub(super) fn new(folder: Arc<TempDir>, id: &str) -> Self {
+        MessageFile {
+            path: folder.path().join(format!("{id}.eml")),
+            _folder: folder,
+        }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for MessageFile {
+    fn drop(&mut self) {
+        // It does not exist if messages are discarded. What remains is deleted with the folder.
+        let _ = std::fs::remove_file(&self.path);
+    }
 }
 
 impl ReceivedMessage {
@@ -44,13 +74,71 @@ impl ReceivedMessage {
     /// The file cannot be read; with [`Builder::discard`](super::Builder::discard) it does not
     /// exist.
     pub fn read(&self) -> io::Result<Vec<u8>> {
-        std::fs::read(&self.path)
+        std::fs::read(self.file.path())
     }
 
     /// The file that [`read`](Self::read) reads, for messages that are too large for memory. It
     /// exists as long as this value, a clone of it, or the server.
     pub fn path(&self) -> &Path {
-        &self.path
+        self.file.path()
+    }
+
+    /// Checks the recipients, in any order and without regard to case.
+    ///
+    /// # Panics
+    ///
+    /// If they differ; the text lists what is missing and what is not expected.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use envoi::{Client, mail_builder::MessageBuilder, testing::Server};
+    /// let server = Server::start().await?;
+    /// let mail = MessageBuilder::new()
+    ///     .from("me@example.org")
+    ///     .to(vec!["alice@example.com", "bob@example.com"])
+    ///     .subject("Hello")
+    ///     .text_body("Dear Alice,\nhello.");
+    /// Client::from_url(&server.url())?.send(mail).await?;
+    /// let message = server.next_message().await;
+    /// message.assert_recipients(["bob@example.com", "alice@example.com"]);
+    /// message.assert_contains("Subject: Hello\n");
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[track_caller]
+    pub fn assert_recipients<'a>(&self, expected: impl IntoIterator<Item = &'a str>) {
+        assert_addresses(expected, self.recipients.iter().map(String::as_str));
+    }
+
+    /// Checks that the message contains this text. A line end of the text, LF or CRLF, is one of
+    /// the message.
+    ///
+    /// # Panics
+    ///
+    /// If it does not, with the message; or if the message cannot be read.
+    #[track_caller]
+    pub fn assert_contains(&self, text: &str) {
+        assert_contains(&self.bytes(), text);
+    }
+
+    /// Checks the whole message, header and body, line by line. The line ends of the text may be LF
+    /// or CRLF.
+    ///
+    /// # Panics
+    ///
+    /// If it differs, with the lines that differ; or if the message cannot be read.
+    #[track_caller]
+    pub fn assert_message(&self, expected: &str) {
+        assert_message(&self.bytes(), expected);
+    }
+
+    #[track_caller]
+    fn bytes(&self) -> Vec<u8> {
+        match self.read() {
+            Ok(bytes) => bytes,
+            Err(error) => panic!("cannot read {}: {error}", self.path().display()),
+        }
     }
 }
 
@@ -75,5 +163,29 @@ impl Session {
     /// The lines that the client sent, in order.
     pub fn commands(&self) -> impl Iterator<Item = &str> {
         self.groups.iter().flatten().map(String::as_str)
+    }
+    /// Checks the lines that the client sent, in order.
+    ///
+    /// # Panics
+    ///
+    /// If they differ, with the lines that differ.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let server = envoi::testing::Server::builder().plaintext().start().await?;
+    /// let mut connection = envoi::Client::from_url(&server.url())?.connect().await?;
+    /// connection.noop().await?;
+    /// connection.quit().await;
+    /// let session = &server.connections()[0];
+    /// session.assert_commands(["EHLO [127.0.0.1]", "NOOP", "QUIT"]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[track_caller]
+    pub fn assert_commands<'a>(&self, expected: impl IntoIterator<Item = &'a str>) {
+        let expected: Vec<_> = expected.into_iter().collect();
+        let actual: Vec<_> = self.commands().collect();
+        assert_lines("the commands differ", &expected, &actual);
     }
 }

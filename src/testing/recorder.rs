@@ -3,17 +3,20 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::WaitError;
+use super::assertions::{assert_addresses, assert_contains, assert_message};
 use crate::mailer::{Mailer, SendFuture, Submission};
 use crate::message::OutgoingBytes;
 use crate::proto::Reply;
 use crate::{
     Address, DeliveryOptions, Envelope, Error, ErrorKind, Message, Outcome, Phase, Receipt,
-    Recipient, Result,
+    Recipient,
 };
 
 /// A [`Mailer`] for tests: keeps messages in memory instead of sending them, and fails when it is
@@ -96,6 +99,40 @@ impl RecordedMessage {
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.bytes).into_owned()
     }
+
+    /// Checks the recipients, as
+    /// [`ReceivedMessage::assert_recipients`](super::ReceivedMessage::assert_recipients) does.
+    ///
+    /// # Panics
+    ///
+    /// If they differ.
+    #[track_caller]
+    pub fn assert_recipients<'a>(&self, expected: impl IntoIterator<Item = &'a str>) {
+        let recipients = self.envelope.recipients().iter();
+        assert_addresses(expected, recipients.map(|address| address.as_str()));
+    }
+
+    /// Checks that the message contains a text, as
+    /// [`ReceivedMessage::assert_contains`](super::ReceivedMessage::assert_contains) does.
+    ///
+    /// # Panics
+    ///
+    /// If it does not.
+    #[track_caller]
+    pub fn assert_contains(&self, text: &str) {
+        assert_contains(&self.bytes, text);
+    }
+
+    /// Checks the whole message, as
+    /// [`ReceivedMessage::assert_message`](super::ReceivedMessage::assert_message) does.
+    ///
+    /// # Panics
+    ///
+    /// If it differs.
+    #[track_caller]
+    pub fn assert_message(&self, expected: &str) {
+        assert_message(&self.bytes, expected);
+    }
 }
 
 impl Recorder {
@@ -155,6 +192,61 @@ impl Recorder {
         }
     }
 
+    /// Waits until `n` messages have been accepted since the start or [`clear`](Self::clear), and
+    /// returns all.
+    ///
+    /// # Errors
+    ///
+    /// They were not accepted within this time, by tokio's clock.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::time::Duration;
+    ///
+    /// # use envoi::{mail_builder::MessageBuilder, testing::Recorder};
+    /// let recorder = Recorder::new();
+    /// let mailer = recorder.clone();
+    /// tokio::spawn(async move {
+    ///     let mail = MessageBuilder::new()
+    ///         .from("me@example.org")
+    ///         .to("alice@example.com")
+    ///         .text_body("Hello.");
+    ///     mailer.send(mail).await
+    /// });
+    /// let messages = recorder.wait_for(1, Duration::from_secs(10)).await?;
+    /// messages[0].assert_recipients(["alice@example.com"]);
+    ///
+    /// let error = recorder.wait_for(2, Duration::from_millis(10)).await.unwrap_err();
+    /// assert_eq!(error.to_string(), "1 of 2 messages arrived within 10ms");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn wait_for(
+        &self,
+        n: usize,
+        timeout: Duration,
+    ) -> Result<Vec<RecordedMessage>, WaitError> {
+        let all = async {
+            loop {
+                // Created before the check, so that no message is missed between the two.
+                let arrival = self.shared.arrived.notified();
+                let messages = self.messages();
+                if messages.len() >= n {
+                    return messages;
+                }
+                arrival.await;
+            }
+        };
+        let result = tokio::time::timeout(timeout, all).await;
+        result.map_err(|_| WaitError {
+            expected: n,
+            arrived: self.state().messages.len(),
+            waited: timeout,
+            details: String::new(),
+        })
+    }
+
     /// Removes all messages, also those that [`next_message`](Self::next_message) has not returned.
     /// Failures stay.
     pub fn clear(&self) {
@@ -173,7 +265,7 @@ impl Recorder {
     /// # Cancel safety
     ///
     /// Dropped before its end, it keeps nothing, and uses up no failure.
-    pub async fn send(&self, message: impl Into<Message<'_>>) -> Result<Receipt> {
+    pub async fn send(&self, message: impl Into<Message<'_>>) -> crate::Result<Receipt> {
         let started = Instant::now();
         let message = message.into();
         let delivery = message.get_delivery().clone();

@@ -787,3 +787,407 @@ async fn requested_checks_are_applied() {
     );
     assert_eq!(codes(&server, &format!("{mail}{long}")).await.len(), 5);
 }
+
+/// A transaction with a message of some size, and the commands after it.
+fn send_of(size: usize) -> String {
+    format!(
+        "EHLO me\r\n{TRANSACTION}{}\r\n.\r\nNOOP\r\nQUIT\r\n",
+        "x".repeat(size)
+    )
+}
+
+/// Waits until the server has seen the end of its only connection, and returns why it ended.
+async fn failure(server: &Server) -> String {
+    loop {
+        if let [session] = &server.connections()[..]
+            && !session.is_open
+        {
+            return session.failure.clone().unwrap_or_default();
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn reply_faults_occur_at_their_step_and_replace_the_command() {
+    let table: &[(Step, &[&str], usize)] = &[
+        (
+            Step::Greeting,
+            &["599", "250", "250", "250", "354", "250", "250", "221"],
+            1,
+        ),
+        (
+            Step::Hello,
+            &[
+                "220", "599", "503", "503", "503", "500", "500", "250", "221",
+            ],
+            0,
+        ),
+        (
+            Step::Mail,
+            &[
+                "220", "250", "599", "503", "503", "500", "500", "250", "221",
+            ],
+            0,
+        ),
+        (
+            Step::Rcpt,
+            &[
+                "220", "250", "250", "599", "554", "500", "500", "250", "221",
+            ],
+            0,
+        ),
+        (
+            Step::Data,
+            &[
+                "220", "250", "250", "250", "599", "500", "500", "250", "221",
+            ],
+            0,
+        ),
+        (
+            Step::Body(3),
+            &["220", "250", "250", "250", "354", "599", "250", "221"],
+            0,
+        ),
+        (
+            Step::Body(8),
+            &["220", "250", "250", "250", "354", "250", "250", "221"],
+            1,
+        ),
+        (
+            Step::Message,
+            &["220", "250", "250", "250", "354", "599", "250", "221"],
+            0,
+        ),
+        (
+            Step::Accepted,
+            &["220", "250", "250", "250", "354", "599", "250", "221"],
+            1,
+        ),
+        (
+            Step::Noop,
+            &["220", "250", "250", "250", "354", "250", "599", "221"],
+            1,
+        ),
+        (
+            Step::Quit,
+            &["220", "250", "250", "250", "354", "250", "250", "599"],
+            1,
+        ),
+    ];
+    for (step, expected, kept) in table {
+        let fault = Fault::reply(*step, "599 Fault");
+        let builder = Server::builder().plaintext().fault(fault);
+        let server = builder.start().await.unwrap();
+        assert_eq!(codes(&server, &send_of(6)).await, **expected, "{step:?}");
+        assert_eq!(server.messages().len(), *kept, "{step:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_reply_in_a_chunk_refuses_the_message() {
+    let fault = Fault::reply(Step::Body(3), "552 5.3.4 Too large");
+    let builder = Server::builder().plaintext().offer("CHUNKING");
+    let server = builder.fault(fault).start().await.unwrap();
+    let mail = "EHLO me\r\nMAIL FROM:<a@example.org>\r\nRCPT TO:<b@example.org>\r\n";
+    let chunks = "BDAT 3\r\na\r\nBDAT 3\r\nb\r\nBDAT 0 LAST\r\nQUIT\r\n";
+    assert_eq!(
+        codes(&server, &format!("{mail}{chunks}")).await[4..],
+        ["250", "552", "503", "221"]
+    );
+    assert!(server.messages().is_empty());
+}
+
+#[tokio::test]
+async fn faults_close_or_reset_the_connection_after_earlier_replies() {
+    let table = [
+        (Step::Greeting, "", 0),
+        (Step::Data, "250", 0),
+        (Step::Body(0), "354", 0),
+        (Step::Message, "354", 0),
+        (Step::Accepted, "354", 1),
+    ];
+    for (step, last, kept) in table {
+        let fault = Fault::close(step);
+        let builder = Server::builder().plaintext().fault(fault);
+        let server = builder.start().await.unwrap();
+        let received = codes(&server, &send_of(10)).await;
+        assert_eq!(received.last().map_or("", String::as_str), last, "{step:?}");
+        let expected = format!("a fault closed the connection at {step}");
+        assert_eq!(failure(&server).await, expected);
+        assert_eq!(server.messages().len(), kept, "{step:?}");
+
+        let fault = Fault::reset(step);
+        let builder = Server::builder().plaintext().fault(fault);
+        let server = builder.start().await.unwrap();
+        let mut stream = connect(&server).await;
+        // The connection may be reset before this is written.
+        let _ = stream.write_all(send_of(10).as_bytes()).await;
+        let error = stream.read_to_end(&mut Vec::new()).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset, "{step:?}");
+        assert_eq!(server.messages().len(), kept, "{step:?}");
+        // The file of a message that was not kept is deleted.
+        assert!(failure(&server).await.contains("reset the connection"));
+        let folder = server.ca_file().parent().unwrap();
+        let files = std::fs::read_dir(folder).unwrap().count();
+        assert_eq!(files, 1 + kept, "{step:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_fault_resets_connections_inside_tls_too() {
+    let fault = Fault::reset(Step::Noop);
+    let builder = Server::builder().implicit_tls().fault(fault);
+    let server = builder.start().await.unwrap();
+    let stream = connect(&server).await;
+    let mut stream = handshake(&server, "localhost", stream).await.unwrap();
+    stream.write_all(b"NOOP\r\n").await.unwrap();
+    let error = stream.read_to_end(&mut Vec::new()).await.unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+}
+
+#[tokio::test]
+async fn a_fault_in_place_of_the_handshake_ends_the_connection() {
+    for builder in [Server::builder().implicit_tls(), Server::builder()] {
+        let faults = Fault::reply(Step::Handshake, "554 5.3.0 TLS is broken");
+        let server = builder.fault(faults).start().await.unwrap();
+        let mut stream = connect(&server).await;
+        stream.write_all(b"EHLO me\r\nSTARTTLS\r\n").await.unwrap();
+        let mut replies = String::new();
+        // Unread input resets the connection after the reply.
+        let _ = stream.read_to_string(&mut replies).await;
+        assert!(
+            replies.ends_with("554 5.3.0 TLS is broken\r\n"),
+            "{replies}"
+        );
+        assert!(
+            failure(&server)
+                .await
+                .contains("replied to the TLS handshake")
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_hangs_ends_with_the_client() {
+    let fault = Fault::hang(Step::Data);
+    let builder = Server::builder().plaintext().fault(fault);
+    let server = builder.start().await.unwrap();
+    // It ends because the client has closed its side.
+    let received = codes(&server, &send_of(3_000_000)).await;
+    assert_eq!(received, ["220", "250", "250", "250"]);
+    assert_eq!(failure(&server).await, "a fault did not reply at DATA");
+}
+
+#[tokio::test]
+async fn a_delay_takes_no_time_where_the_clock_is_paused() {
+    let hour = Duration::from_secs(3600);
+    let builder = Server::builder().plaintext();
+    let builder = builder.fault(Fault::delay(Step::Mail, hour));
+    let builder = builder.fault(Fault::delay(Step::Command, hour));
+    let server = builder.start().await.unwrap();
+    let before = tokio::time::Instant::now();
+    tokio::time::pause();
+    let received = codes(&server, "EHLO me\r\nMAIL FROM:<a@b>\r\nQUIT\r\n").await;
+    assert_eq!(received, ["220", "250", "250", "221"]);
+    // Three commands, and MAIL once more.
+    let elapsed = before.elapsed();
+    assert!(elapsed >= 4 * hour && elapsed < 5 * hour, "{elapsed:?}");
+}
+
+#[tokio::test]
+async fn faults_are_counted_and_matched() {
+    let noops = "NOOP\r\n".repeat(6);
+    let table: &[(Fault, &str, &[&str])] = &[
+        (
+            Fault::reply(Step::Noop, "4").after(2).times(2),
+            "",
+            &["250", "250", "4", "4", "250", "250"],
+        ),
+        (
+            Fault::reply(Step::Noop, "4").every(2),
+            "",
+            &["250", "4", "250", "4", "250", "4"],
+        ),
+        (
+            Fault::reply(Step::Noop, "4").every(2).after(1).times(1),
+            "",
+            &["250", "250", "4", "250", "250", "250"],
+        ),
+        (
+            Fault::reply(Step::Command, "4").matching("noop x"),
+            "NOOP X\r\n",
+            &["4", "250"],
+        ),
+    ];
+    let first = |replies: &str| -> Vec<String> {
+        let words = replies.lines().skip(1).map(|line| line.split(' ').next());
+        words.flatten().map(String::from).collect()
+    };
+    for (fault, more, expected) in table {
+        let builder = Server::builder().plaintext().fault(fault.clone());
+        let server = builder.start().await.unwrap();
+        let input = format!("{more}{noops}");
+        let replies = exchange(&mut connect(&server).await, input.as_bytes()).await;
+        assert_eq!(first(&replies)[..expected.len()], **expected, "{fault:?}");
+    }
+    for (per_connection, expected) in [(true, "4"), (false, "250")] {
+        let fault = Fault::reply(Step::Noop, "4").times(1);
+        let fault = fault.per_connection(per_connection);
+        let builder = Server::builder().plaintext().fault(fault);
+        let server = builder.start().await.unwrap();
+        for expected in ["4", expected] {
+            let replies = exchange(&mut connect(&server).await, b"NOOP\r\n").await;
+            assert_eq!(first(&replies), [expected]);
+        }
+    }
+    // After a message, the addresses of its envelope are compared.
+    let fault = Fault::reply(Step::Message, "554 5.7.1 No").matching("B@Example.org");
+    let builder = Server::builder().plaintext().fault(fault);
+    let server = builder.start().await.unwrap();
+    assert_eq!(codes(&server, &send_of(6)).await[5], "554");
+    let other = send_of(6).replace("b@example.org", "c@example.org");
+    assert_eq!(codes(&server, &other).await[5], "250");
+}
+
+#[tokio::test]
+async fn faults_are_added_and_removed_while_the_server_runs() {
+    let server = Server::builder().plaintext().start().await.unwrap();
+    let mut stream = connect(&server).await;
+    read_until(&mut stream, "envoi\r\n").await;
+    server.add_fault(Fault::reply(Step::Noop, "450 4.3.0 Later"));
+    stream.write_all(b"NOOP\r\n").await.unwrap();
+    assert_eq!(read_until(&mut stream, "\r\n").await, "450 4.3.0 Later\r\n");
+    server.clear_faults();
+    stream.write_all(b"NOOP\r\n").await.unwrap();
+    assert_eq!(read_until(&mut stream, "\r\n").await, "250 2.0.0 Ok\r\n");
+}
+
+#[tokio::test]
+async fn waiting_returns_all_messages_or_says_what_happened() {
+    let server = Server::builder().plaintext().start().await.unwrap();
+    assert!(server.wait_for(0, Duration::ZERO).await.unwrap().is_empty());
+    let sends = async {
+        codes(&server, &send_of(1)).await;
+        codes(&server, &send_of(2)).await;
+    };
+    let (messages, ()) =
+        futures_util::future::join(server.wait_for(2, Duration::from_secs(60)), sends).await;
+    let sizes: Vec<_> = messages
+        .unwrap()
+        .iter()
+        .map(|message| message.size)
+        .collect();
+    assert_eq!(sizes, [3, 4]);
+    server.add_fault(Fault::close(Step::Rcpt));
+    codes(&server, &send_of(3)).await;
+    let error = server
+        .wait_for(3, Duration::from_millis(5))
+        .await
+        .unwrap_err();
+    assert_eq!((error.arrived, error.expected), (2, 3));
+    assert_eq!(
+        format!("{error:?}"),
+        "2 of 3 messages arrived within 5ms; connections: 3\n  2: RCPT TO:<b@example.org>; a fault \
+         closed the connection at RCPT\n  1: QUIT; closed\n  0: QUIT; closed"
+    );
+}
+
+#[tokio::test]
+async fn clearing_deletes_messages_and_their_files() {
+    let server = Server::builder().plaintext().start().await.unwrap();
+    codes(&server, &send_of(1)).await;
+    let kept = server.messages().remove(0);
+    let path = kept.path().to_path_buf();
+    server.clear();
+    assert!(server.messages().is_empty() && path.exists());
+    assert_eq!(server.connections()[kept.connection].commands().count(), 0);
+    drop(kept);
+    assert!(!path.exists());
+    codes(&server, &send_of(2)).await;
+    assert_eq!(server.next_message().await.size, 4);
+}
+
+#[tokio::test]
+async fn a_port_is_free_after_shutdown() {
+    let first = Server::builder().plaintext().start().await.unwrap();
+    let port = first.port();
+    let taken = Server::builder().plaintext().port(port).start().await;
+    assert_eq!(taken.unwrap_err().kind(), io::ErrorKind::AddrInUse);
+    let mut stream = connect(&first).await;
+    read_until(&mut stream, "envoi\r\n").await;
+    first.shutdown().await;
+    assert_eq!(stream.read(&mut [0]).await.unwrap(), 0);
+    let second = Server::builder()
+        .plaintext()
+        .port(port)
+        .start()
+        .await
+        .unwrap();
+    assert_eq!(codes(&second, &send_of(1)).await.len(), 8);
+}
+
+#[tokio::test]
+async fn certificates_can_be_expired_or_for_other_names() {
+    let yesterday = std::time::SystemTime::now() - Duration::from_secs(86_400);
+    let never = std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(u32::MAX.into()) * 1000;
+    let builder = || Server::builder().implicit_tls();
+    for (builder, name, expected) in [
+        (
+            builder().certificate_valid_until(yesterday),
+            "localhost",
+            "expired",
+        ),
+        (builder().certificate_valid_until(never), "localhost", ""),
+        (
+            builder().certificate_names(["mail.example.org"]),
+            "localhost",
+            "not valid for name",
+        ),
+        (
+            builder().certificate_names(["mail.example.org"]),
+            "mail.example.org",
+            "",
+        ),
+    ] {
+        let server = builder.start().await.unwrap();
+        let result = handshake(&server, name, connect(&server).await).await;
+        let text = result.err().map(|error| error.to_string());
+        let text = text.unwrap_or_default();
+        assert_eq!(text.is_empty(), expected.is_empty(), "{text}");
+        assert!(text.contains(expected), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn assertions_print_what_differs() {
+    let server = Server::builder().plaintext().start().await.unwrap();
+    codes(&server, &send_of(1)).await;
+    let message = server.next_message().await;
+    message.assert_recipients(["B@example.org"]);
+    message.assert_contains("x\n");
+    message.assert_message("x");
+    let session = &server.connections()[0];
+    let panic = |check: &dyn Fn()| {
+        let check = std::panic::AssertUnwindSafe(check);
+        let error = std::panic::catch_unwind(check).unwrap_err();
+        error.downcast_ref::<String>().unwrap().clone()
+    };
+    assert_eq!(
+        panic(&|| message.assert_recipients(["a@example.org", "b@example.org"])),
+        "the recipients differ (- expected, + received):\n- a@example.org\n  b@example.org\n"
+    );
+    assert_eq!(
+        panic(&|| message.assert_contains("y\n")),
+        "the message does not contain \"y\\n\":\nx\n"
+    );
+    assert_eq!(
+        panic(&|| message.assert_message("y\n")),
+        "the message differs (- expected, + received):\n- y\n+ x\n"
+    );
+    assert_eq!(
+        panic(&|| session.assert_commands(session.commands().skip(1))),
+        "the commands differ (- expected, + received):\n+ EHLO me\n  MAIL FROM:<a@example.org>\n  \
+         RCPT TO:<b@example.org>\n  DATA\n  … 3 equal lines\n"
+    );
+}

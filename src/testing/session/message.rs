@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::HashSet;
 use std::io;
-use std::path::PathBuf;
+use std::sync::Arc;
 
 use bytes::Buf;
 use tokio::fs::File;
@@ -13,14 +13,17 @@ use super::transaction::Transaction;
 use super::{BLOCK, ServerSession};
 use crate::testing::body::Decoder;
 use crate::testing::builder::Checks;
+use crate::testing::fault::{Moment, Step};
+use crate::testing::record::MessageFile;
 use crate::testing::{ReceivedMessage, Shared};
 
 /// A message that is being received.
 pub(super) struct Incoming {
     id: String,
-    path: PathBuf,
     /// `None` if messages are discarded.
     file: Option<File>,
+    /// Dropped after the open file.
+    stored: MessageFile,
     size: u64,
     max_size: u64,
     bare_line_ends: bool,
@@ -41,16 +44,16 @@ impl Incoming {
             log.ids += 1;
             format!("{:08X}", log.ids)
         };
-        let path = server.folder.path().join(format!("{id}.eml"));
+        let stored = MessageFile::new(server.folder.clone(), &id);
         let file = match server.settings.discard {
             true => None,
-            false => Some(File::create(&path).await?),
+            false => Some(File::create(stored.path()).await?),
         };
         let max_size = server.settings.max_size.unwrap_or(u64::MAX);
         Ok(Incoming {
             id,
-            path,
             file,
+            stored,
             size: 0,
             max_size,
             bare_line_ends: false,
@@ -112,13 +115,6 @@ impl Incoming {
             None
         }
     }
-
-    async fn discard(self) -> io::Result<()> {
-        if self.file.is_some() {
-            tokio::fs::remove_file(&self.path).await?;
-        }
-        Ok(())
-    }
 }
 
 impl ServerSession {
@@ -151,12 +147,22 @@ impl ServerSession {
         let mut incoming = Incoming::begin(&self.server).await?;
         let mut decoder = Decoder::default();
         let mut block = Vec::new();
+        let mut is_refused = false;
         loop {
             self.fill_for(incoming.size).await?;
             let before = block.len();
             let end = decoder.decode(&self.input, &mut block);
             self.input.advance(end.unwrap_or(self.input.len()));
+            let size_before = incoming.size;
             incoming.size += (block.len() - before) as u64;
+            let moment = Moment::Body(size_before, incoming.size);
+            if let Some(reply) = self.message_fault(moment, &transaction).await? {
+                if reply.starts_with("421") {
+                    return Ok(vec![reply.into()]);
+                }
+                self.reply(&reply);
+                is_refused = true;
+            }
             if block.len() >= BLOCK || end.is_some() {
                 incoming.write(&block).await?;
                 block.clear();
@@ -166,6 +172,10 @@ impl ServerSession {
             }
         }
         incoming.bare_line_ends = decoder.bare_line_ends;
+        if is_refused {
+            self.record(".");
+            return Ok(Vec::new());
+        }
         self.end_message(transaction, incoming).await
     }
 
@@ -192,6 +202,7 @@ impl ServerSession {
             before => before,
         };
         let mut left = size;
+        let mut early_refusal = None;
         while left > 0 {
             self.fill_for(incoming.as_ref().map_or(0, |incoming| incoming.size))
                 .await?;
@@ -202,12 +213,24 @@ impl ServerSession {
             let piece = self.input.split_to(here);
             left -= here as u64;
             if let Some(incoming) = &mut incoming {
+                let size_before = incoming.size;
                 incoming.size += here as u64;
                 incoming.write(&piece).await?;
+                // Taken out for the call; a chunk without it is refused below.
+                if let Some(transaction) = self.transaction.take() {
+                    let moment = Moment::Body(size_before, incoming.size);
+                    let reply = self.message_fault(moment, &transaction).await?;
+                    self.transaction = Some(transaction);
+                    early_refusal = early_refusal.or(reply);
+                }
             }
         }
         let is_too_large = |incoming: &Incoming| incoming.size > incoming.max_size;
-        let refusal = match (self.custom_reply(command), &incoming) {
+        let other = match early_refusal {
+            None => self.other_reply(Moment::Command, command).await?,
+            some => some,
+        };
+        let refusal = match (other, &incoming) {
             (Some(other), _) if other.starts_with('2') && last.is_empty() => {
                 self.incoming = incoming;
                 return Ok(vec![other.into()]);
@@ -223,9 +246,6 @@ impl ServerSession {
             _ => None,
         };
         if let Some(refusal) = refusal {
-            if let Some(incoming) = incoming {
-                incoming.discard().await?;
-            }
             self.drop_transaction();
             return Ok(vec![refusal.into()]);
         }
@@ -254,13 +274,23 @@ impl ServerSession {
     }
 
     /// Refuses a command that is not allowed between the chunks of a message (RFC 3030, 2).
-    pub(super) async fn interrupt_chunks(&mut self) -> io::Result<()> {
-        if let Some(incoming) = self.incoming.take() {
-            incoming.discard().await?;
-        }
+    pub(super) fn interrupt_chunks(&mut self) {
         self.drop_transaction();
         self.reply("503 5.5.1 Only BDAT or RSET may follow a chunk");
-        Ok(())
+    }
+
+    /// Makes the faults of a moment in a message, or at its end, occur.
+    async fn message_fault(
+        &mut self,
+        moment: Moment,
+        transaction: &Transaction,
+    ) -> io::Result<Option<String>> {
+        if self.server.faults().is_empty() {
+            return Ok(None);
+        }
+        let from = transaction.reverse_path.iter();
+        let addresses: Vec<&str> = from.chain(&transaction.recipients).map(|a| &**a).collect();
+        self.fault(moment, &addresses.join(" ")).await
     }
 
     /// Returns the replies to a complete message.
@@ -273,12 +303,12 @@ impl ServerSession {
             file.flush().await?;
         }
         self.record(".");
-        let refusal = match self.custom_reply(".") {
-            None => incoming.refusal(&transaction).map(String::from),
-            other => other,
-        };
+        let moment = Moment::At(Step::Message);
+        let reply = self.message_fault(moment, &transaction).await?;
+        let refusal = reply
+            .or_else(|| self.answer("."))
+            .or_else(|| incoming.refusal(&transaction).map(String::from));
         if let Some(refusal) = refusal {
-            incoming.discard().await?;
             // A one-line refusal is repeated for each recipient in LMTP.
             let for_each = if self.is_lmtp() && refusal.lines().count() == 1 {
                 transaction.recipients.len()
@@ -289,35 +319,38 @@ impl ServerSession {
         }
         let (replies, recipients) = self.final_replies(&transaction, &incoming.id);
         if recipients.is_empty() {
-            incoming.discard().await?;
             return Ok(replies);
         }
         let accepted_for: HashSet<&String> = recipients.iter().collect();
         let parameters = transaction
             .recipients
             .iter()
-            .zip(transaction.recipient_parameters);
+            .zip(&transaction.recipient_parameters);
         let recipient_parameters = parameters
             .filter(|(to, _)| accepted_for.contains(to))
-            .map(|(_, parameters)| parameters)
+            .map(|(_, parameters)| parameters.clone())
             .collect();
-        self.server.log().messages.push(ReceivedMessage {
+        let message = ReceivedMessage {
             id: incoming.id,
             connection: self.number,
             helo: self.helo.clone().unwrap_or_default(),
             tls: self.tls.clone(),
             login: self.login.clone(),
-            reverse_path: transaction.reverse_path,
-            parameters: transaction.parameters,
+            reverse_path: transaction.reverse_path.clone(),
+            parameters: transaction.parameters.clone(),
             recipients,
             recipient_parameters,
             size: incoming.size,
             bare_line_ends: incoming.bare_line_ends,
-            path: incoming.path,
-            _folder: self.server.folder.clone(),
-        });
+            file: Arc::new(incoming.stored),
+        };
+        self.server.log().messages.push(message);
         self.server.arrived.notify_waiters();
-        Ok(replies)
+        let moment = Moment::At(Step::Accepted);
+        Ok(match self.message_fault(moment, &transaction).await? {
+            Some(reply) => vec![reply.into()],
+            None => replies,
+        })
     }
 
     /// The replies to an accepted message, and the recipients that it is accepted for.

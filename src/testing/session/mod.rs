@@ -11,13 +11,14 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::BytesMut;
-use tokio::io::{AsyncWriteExt, BufReader};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
 
+use super::fault::{Action, Moment, Step};
+use super::listener::Peer;
 use super::{Security, Session, Shared};
 #[cfg(feature = "sasl")]
 use crate::proto::ChannelBinding;
 use crate::proto::Protocol;
-use crate::transport::Stream;
 use message::Incoming;
 use transaction::Transaction;
 
@@ -28,7 +29,7 @@ struct ServerSession {
     server: Arc<Shared>,
     /// The index in the log.
     number: usize,
-    stream: Box<dyn Stream>,
+    stream: Box<dyn Peer>,
     input: BytesMut,
     output: Vec<u8>,
     /// Replies have been sent since the last command, so the next one starts a new group.
@@ -49,7 +50,7 @@ struct ServerSession {
 }
 
 /// Serves one client until either side closes the connection.
-pub(super) async fn serve(stream: Box<dyn Stream>, server: Arc<Shared>) {
+pub(super) async fn serve(stream: Box<dyn Peer>, server: Arc<Shared>) {
     let number = {
         let mut log = server.log();
         log.sessions.push(Session {
@@ -76,6 +77,7 @@ pub(super) async fn serve(stream: Box<dyn Stream>, server: Arc<Shared>) {
         incoming: None,
     };
     let end = session.run().await;
+    server.faults().forget(number);
     let mut log = server.log();
     log.sessions[number].is_open = false;
     log.sessions[number].failure = end.err().map(|error| error.to_string());
@@ -86,12 +88,15 @@ impl ServerSession {
         if self.server.settings.security == Security::Implicit {
             self = self.handshake().await?;
         }
-        let greeting = if self.is_lmtp() {
-            "220 localhost LMTP envoi"
-        } else {
-            "220 localhost ESMTP envoi"
+        let greeting = match self.fault(Moment::At(Step::Greeting), "").await? {
+            Some(reply) => reply,
+            None if self.is_lmtp() => "220 localhost LMTP envoi".into(),
+            None => "220 localhost ESMTP envoi".into(),
         };
-        self.reply(greeting);
+        self.reply(&greeting);
+        if greeting.starts_with("421") {
+            return self.close().await;
+        }
         while let Some(line) = self.line().await? {
             let line = match line {
                 Ok(line) => line,
@@ -110,7 +115,7 @@ impl ServerSession {
             self.record(&shown);
             // The bytes of a chunk arrive in any case, so BDAT is handled below.
             if verb != "BDAT"
-                && let Some(reply) = self.custom_reply(&shown)
+                && let Some(reply) = self.other_reply(Moment::Command, &shown).await?
             {
                 self.reply(&reply);
                 if reply.starts_with("421") {
@@ -144,7 +149,7 @@ impl ServerSession {
                     let reply = self.mail(argument);
                     self.reply(reply);
                 }
-                "RCPT" | "DATA" if self.incoming.is_some() => self.interrupt_chunks().await?,
+                "RCPT" | "DATA" if self.incoming.is_some() => self.interrupt_chunks(),
                 "RCPT" => {
                     let reply = self.rcpt(argument);
                     self.reply(&reply);
@@ -180,6 +185,10 @@ impl ServerSession {
                 _ => self.reply("500 5.5.2 Command not recognised"),
             }
         }
+        self.close().await
+    }
+
+    async fn close(mut self) -> io::Result<()> {
         self.flush().await?;
         // Not an error if the client has already closed the connection.
         let _ = self.stream.shutdown().await;
@@ -187,7 +196,12 @@ impl ServerSession {
     }
 
     /// Performs the TLS handshake and discards all state from before it (RFC 3207, 4.2).
-    async fn handshake(self) -> io::Result<Self> {
+    async fn handshake(mut self) -> io::Result<Self> {
+        if let Some(reply) = self.fault(Moment::At(Step::Handshake), "").await? {
+            self.reply(&reply);
+            self.close().await?;
+            return Err(io::Error::other("a fault replied to the TLS handshake"));
+        }
         // rustls reads at most 4 KiB from the stream at a time.
         let stream = BufReader::with_capacity(BLOCK, self.stream);
         let Some(acceptor) = &self.server.identity.acceptor else {
@@ -323,12 +337,64 @@ impl ServerSession {
         }
     }
 
-    fn custom_reply(&self, command: &str) -> Option<String> {
-        self.server
-            .settings
-            .answer
-            .as_ref()
-            .and_then(|answer| answer(command))
+    /// The reply of a fault or of [`Builder::answer`](super::Builder::answer), in place of the
+    /// server's.
+    async fn other_reply(&mut self, moment: Moment, command: &str) -> io::Result<Option<String>> {
+        let reply = self.fault(moment, command).await?;
+        Ok(reply.or_else(|| self.answer(command)))
+    }
+
+    fn answer(&self, command: &str) -> Option<String> {
+        let answer = self.server.settings.answer.as_ref();
+        answer.and_then(|answer| answer(command))
+    }
+
+    /// Makes the faults of this moment occur. Returns the reply, if there is one; an error if the
+    /// connection has ended.
+    async fn fault(&mut self, moment: Moment, text: &str) -> io::Result<Option<String>> {
+        let actions = self.server.faults().reached(self.number, moment, text);
+        for (step, action) in actions {
+            if let Action::Reply(reply) = action {
+                return Ok(Some(reply));
+            }
+            self.flush().await?;
+            let what = match action {
+                Action::Reply(_) => continue,
+                Action::Delay(delay) => {
+                    tokio::time::sleep(delay).await;
+                    continue;
+                }
+                Action::Close => {
+                    // Not an error if the client has already closed the connection. Unread input
+                    // would make the system reset the connection instead.
+                    let _ = self.stream.shutdown().await;
+                    self.ignore_input().await;
+                    "closed the connection"
+                }
+                Action::Reset => {
+                    self.stream.reset_on_close();
+                    "reset the connection"
+                }
+                Action::Hang => {
+                    self.ignore_input().await;
+                    "did not reply"
+                }
+            };
+            return Err(io::Error::other(format!("a fault {what} at {step}")));
+        }
+        Ok(None)
+    }
+
+    /// Reads until the client closes the connection.
+    async fn ignore_input(&mut self) {
+        loop {
+            self.input.clear();
+            self.input.reserve(BLOCK);
+            match self.stream.read_buf(&mut self.input).await {
+                Ok(0) | Err(_) => return,
+                Ok(_) => {}
+            }
+        }
     }
 
     fn record(&mut self, command: &str) {
