@@ -102,6 +102,7 @@
 //! | `serde` | [`Settings`] from files; addresses, envelopes and results as data |
 //! | `tracing` | spans and events |
 //! | `testing` | the module [`testing`] |
+//! | `testing-parse` | `testing::ParsedMessage`: received messages taken apart |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 // Doc links to feature-gated items break if the feature is off.

@@ -43,6 +43,8 @@ mod builder;
 mod certificate;
 mod fault;
 mod listener;
+#[cfg(feature = "testing-parse")]
+mod parsed;
 mod record;
 mod recorder;
 mod session;
@@ -70,6 +72,8 @@ use fault::Faults;
 pub use assertions::WaitError;
 pub use builder::Builder;
 pub use fault::{Fault, Step};
+#[cfg(feature = "testing-parse")]
+pub use parsed::{ParsedAttachment, ParsedMessage};
 pub use record::{ReceivedMessage, Session};
 pub use recorder::{RecordedMessage, Recorder};
 

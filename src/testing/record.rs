@@ -77,6 +77,16 @@ impl ReceivedMessage {
         std::fs::read(self.file.path())
     }
 
+    /// Takes the message apart: subject, texts, attachments (feature `testing-parse`).
+    ///
+    /// # Errors
+    ///
+    /// As for [`read`](Self::read).
+    #[cfg(feature = "testing-parse")]
+    pub fn parse(&self) -> io::Result<super::ParsedMessage> {
+        Ok(super::ParsedMessage::new(&self.read()?))
+    }
+
     /// The file that [`read`](Self::read) reads, for messages that are too large for memory. It
     /// exists as long as this value, a clone of it, or the server.
     pub fn path(&self) -> &Path {

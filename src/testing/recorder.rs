@@ -100,6 +100,30 @@ impl RecordedMessage {
         String::from_utf8_lossy(&self.bytes).into_owned()
     }
 
+    /// Takes the message apart: subject, texts, attachments (feature `testing-parse`).
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> envoi::Result<()> {
+    /// # use envoi::{mail_builder::MessageBuilder, testing::Recorder};
+    /// let recorder = Recorder::new();
+    /// let mail = MessageBuilder::new()
+    ///     .from("me@example.org")
+    ///     .to("alice@example.com")
+    ///     .subject("Grüße")
+    ///     .text_body("Hello.");
+    /// recorder.send(mail).await?;
+    /// let mail = recorder.messages()[0].parse();
+    /// mail.assert_subject("Grüße");
+    /// mail.assert_text("Hello.");
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[cfg(feature = "testing-parse")]
+    pub fn parse(&self) -> super::ParsedMessage {
+        super::ParsedMessage::new(&self.bytes)
+    }
+
     /// Checks the recipients, as
     /// [`ReceivedMessage::assert_recipients`](super::ReceivedMessage::assert_recipients) does.
     ///
