@@ -1,9 +1,8 @@
 //! Connectors, which all clients of the process with equal settings share.
 
-use std::sync::{Arc, LazyLock, Mutex, OnceLock};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::Mutex as AsyncMutex;
 use tokio::task::{JoinError, spawn_blocking};
 use tokio::time::timeout;
 
@@ -27,8 +26,10 @@ pub(crate) struct SharedConnector {
     verify_mode: VerifyMode,
     /// Empty until the files have been read.
     connector: OnceLock<Connector>,
-    /// When the files were looked at. Locked while they are looked at and read.
-    checked_at: Arc<AsyncMutex<Option<Instant>>>,
+    /// When the files were looked at. Locked while they are looked at and read, so only threads
+    /// that may block wait for it. They belong to the runtime of the client that waits, whose clock,
+    /// if it is paused, stands still meanwhile.
+    checked_at: Mutex<Option<Instant>>,
 }
 
 impl SharedConnector {
@@ -44,7 +45,7 @@ impl SharedConnector {
                 settings: settings.clone(),
                 verify_mode,
                 connector: OnceLock::new(),
-                checked_at: Arc::default(),
+                checked_at: Mutex::default(),
             });
             registry.add(key, &new);
             new
@@ -63,19 +64,18 @@ impl SharedConnector {
     ///
     /// If the future is dropped, the thread continues.
     pub(crate) async fn load(self: &Arc<Self>, until: Instant) -> Result<&Connector> {
-        let asked_at = Instant::now();
-        let mut checked_at = self.checked_at.clone().lock_owned().await;
-        // Another client may have looked while this one waited.
-        if checked_at.is_none_or(|at| at < asked_at) {
-            let shared = self.clone();
-            let look = move || {
+        let (shared, asked_at) = (self.clone(), Instant::now());
+        let look = move || {
+            let mut checked_at = shared.lock_checked_at();
+            // Another client may have looked while this one waited.
+            if checked_at.is_none_or(|at| at < asked_at) {
                 let now = Instant::now();
                 shared.read_if_changed(until)?;
                 *checked_at = Some(now);
-                Ok(())
-            };
-            spawn_blocking(look).await.unwrap_or_else(panicked)?;
-        }
+            }
+            Ok(())
+        };
+        spawn_blocking(look).await.unwrap_or_else(panicked)?;
         Ok(self.connector.get().expect("it has been loaded"))
     }
 
@@ -88,15 +88,14 @@ impl SharedConnector {
     }
 
     pub(super) async fn renew_after(self: &Arc<Self>, interval: Duration) {
-        // If it is locked, it is being renewed.
-        let Ok(mut checked_at) = self.checked_at.clone().try_lock_owned() else {
-            return;
-        };
-        if checked_at.is_some_and(|at| at.elapsed() < interval) {
+        if self.lock_if_due(interval).is_none() {
             return;
         }
         let shared = self.clone();
         let look = spawn_blocking(move || {
+            let Some(mut checked_at) = shared.lock_if_due(interval) else {
+                return;
+            };
             *checked_at = Some(Instant::now());
             // What is being written, or can be read once, is not read.
             if shared.settings.files().are_settled() {
@@ -109,9 +108,9 @@ impl SharedConnector {
     /// Reads the files again, changed or not, and returns the trust anchors. Nothing changes if
     /// that fails.
     pub(crate) async fn reload(self: &Arc<Self>) -> Result<TrustSummary> {
-        let mut checked_at = self.checked_at.clone().lock_owned().await;
         let shared = self.clone();
         let read = move || {
+            let mut checked_at = shared.lock_checked_at();
             let now = Instant::now();
             forget_store(&shared.settings.trust);
             let summary = shared.read(shared.settings.files(), file::time_limit())?;
@@ -119,6 +118,25 @@ impl SharedConnector {
             Ok(summary)
         };
         spawn_blocking(read).await.unwrap_or_else(panicked)
+    }
+
+    fn lock_checked_at(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.checked_at
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Locks the time of the last look, if that is at least this long ago. `None` if it is locked:
+    /// then the files are being looked at.
+    fn lock_if_due(&self, interval: Duration) -> Option<MutexGuard<'_, Option<Instant>>> {
+        let checked_at = match self.checked_at.try_lock() {
+            Ok(checked_at) => checked_at,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return None,
+        };
+        checked_at
+            .is_none_or(|at| at.elapsed() >= interval)
+            .then_some(checked_at)
     }
 
     fn read_if_changed(&self, until: Instant) -> Result<()> {
