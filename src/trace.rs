@@ -3,15 +3,18 @@
 //! Each step of a session is a span with its host; its end is an event with the duration and the
 //! failure. The events of the dialogue come from the transcript, which contains no secrets.
 
+use std::pin::Pin;
+
 use crate::error::Result;
 #[cfg(feature = "tracing")]
 pub(crate) use warnings::expires_soon;
 
-/// Runs a step of a session in a span of its own, and emits its result.
+/// Runs a step of a session in a span of its own, and emits its result. Takes a pinned future, as
+/// each function that takes one by value reserves its size again.
 pub(crate) async fn in_span<T>(
     step: &'static str,
     host: &str,
-    running: impl Future<Output = Result<T>>,
+    running: Pin<&mut impl Future<Output = Result<T>>>,
 ) -> Result<T> {
     #[cfg(feature = "tracing")]
     return traced(step, host, running).await;
@@ -47,7 +50,7 @@ pub(crate) fn server_works(host: &str) {
 async fn traced<T>(
     step: &'static str,
     host: &str,
-    running: impl Future<Output = Result<T>>,
+    running: Pin<&mut impl Future<Output = Result<T>>>,
 ) -> Result<T> {
     use tracing::Instrument as _;
     let span = tracing::info_span!("smtp", step, host);

@@ -1,6 +1,7 @@
 //! The login: which mechanism, and which one next.
 
 use std::collections::VecDeque;
+use std::pin::pin;
 
 use tokio::time::timeout_at;
 
@@ -14,6 +15,8 @@ use crate::diagnose::{self, Facts};
 use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::proto::{Event, Mechanism, Reply, SaslExchange, Step};
 use crate::text::quoted;
+use crate::tls::channel_binding;
+use crate::transport::Transport;
 use crate::{Credentials, trace};
 
 impl Connection {
@@ -111,7 +114,7 @@ impl Connection {
                 }
             }
         };
-        let result = trace::in_span("login", &endpoint.server_name(), logging_in).await;
+        let result = trace::in_span("login", &endpoint.server_name(), pin!(logging_in)).await;
         result
             .map(|_| ())
             .map_err(|error| error.advised(&self.facts()))
@@ -147,7 +150,7 @@ impl Connection {
         order: &[Mechanism],
         credentials: &Credentials,
     ) -> Result<Reply> {
-        self.require_protection().await?;
+        self.prepare_login().await?;
         self.user = credentials.user().to_owned();
         let usable = self.driver.machine.mechanisms(credentials);
         let mut tried = match order {
@@ -201,7 +204,7 @@ impl Connection {
     }
 
     async fn login_by_exchange(&mut self, exchange: Box<dyn SaslExchange>) -> Result<Reply> {
-        self.require_protection().await?;
+        self.prepare_login().await?;
         let mechanism = exchange.mechanism();
         self.driver.machine.login_with(exchange)?;
         match self.run_login(mechanism, mechanism.as_str(), "").await? {
@@ -252,7 +255,9 @@ impl Connection {
         }
     }
 
-    async fn require_protection(&mut self) -> Result<()> {
+    /// Prepares a login: waits until the machine is ready, checks that the credentials are protected,
+    /// and binds the login to the TLS connection.
+    async fn prepare_login(&mut self) -> Result<()> {
         self.driver.until_ready().await?;
         if let Some(tls) = self.tls()
             && !tls.is_verified()
@@ -261,6 +266,11 @@ impl Connection {
             let message = "the credentials would go to a server whose certificate was not verified";
             return Err(Error::new(ErrorKind::Insecure, Phase::Auth, message)
                 .with_hint(diagnose::UNVERIFIED));
+        }
+        if let Transport::Tls(stream) = &self.driver.transport
+            && let Some(channel) = channel_binding(stream.get_ref().1)
+        {
+            self.driver.machine.set_channel_binding(channel);
         }
         Ok(())
     }

@@ -199,7 +199,6 @@ impl Connection {
         let mut call = CallGuard::start(self)?;
         let info = call.info.clone();
         let result = {
-            // Pinned here, as each function that takes the future would move it.
             let submitting = pin!(call.submit(envelope, body, started, endpoint));
             trace::in_span("send", &info.server, submitting).await
         };

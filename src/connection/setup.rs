@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::IpAddr;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
@@ -14,7 +15,7 @@ use super::driver::{Driver, too_slow};
 use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::proto::{ClientName, Machine, Settings, StartTls, Step};
 use crate::receipt::{Delivery, SessionInfo};
-use crate::tls::{Connector, Security, TlsMode, channel_binding};
+use crate::tls::{Connector, Security, TlsMode};
 use crate::transport::{Connected, Destination, Stream, Transport};
 use crate::{Endpoint, file, trace};
 
@@ -76,7 +77,7 @@ impl Connection {
         clock: Clock,
     ) -> BoxFuture<'_, Result<Connection>> {
         Box::pin(async move {
-            let connecting = Connection::connect_in(endpoint, clock);
+            let connecting = pin!(Connection::connect_in(endpoint, clock));
             trace::in_span("connect", &endpoint.server_name(), connecting).await
         })
     }
@@ -98,8 +99,9 @@ impl Connection {
             endpoint.security,
             connector,
             clock.clone(),
-        );
-        let session = match setting_up.await {
+        )
+        .await;
+        let session = match setting_up {
             Err(error) if may_fall_back(endpoint, &error) => {
                 clock.spend(Phase::Setup, began);
                 Connection::fall_back(endpoint, &peer, error, clock).await?
@@ -244,11 +246,8 @@ impl Connection {
         } else {
             TlsMode::StartTls
         };
-        let handshake = trace::in_span(
-            "tls",
-            &endpoint.host,
-            connector.handshake(&endpoint.host, stream, mode),
-        );
+        let handshake = pin!(connector.handshake(&endpoint.host, stream, mode));
+        let handshake = pin!(trace::in_span("tls", &endpoint.host, handshake));
         let outcome = within(&mut self.driver.clock, endpoint, Phase::Tls, handshake).await;
         let transcript = self.driver.machine.transcript_mut();
         match outcome {
@@ -258,9 +257,6 @@ impl Connection {
                 connector.for_each_certificate(&info, |usage, certificate| {
                     trace::expires_soon(usage, certificate, &endpoint.host);
                 });
-                if let Some(channel) = channel_binding(stream.get_ref().1) {
-                    self.driver.machine.set_channel_binding(channel);
-                }
                 self.driver.transport = Transport::Tls(Box::new(stream));
                 self.info_mut().tls = Some(Arc::new(info));
                 Ok(())
@@ -354,7 +350,7 @@ pub(crate) async fn open(
 ) -> Result<Connected> {
     let mut at_proxy = false;
     let opening = endpoint.route.open(destination, &mut at_proxy);
-    let opened = within(clock, endpoint, Phase::Connect, opening).await;
+    let opened = within(clock, endpoint, Phase::Connect, pin!(opening)).await;
     opened.map_err(|error| endpoint.route.with_proxy_context(error, at_proxy))
 }
 
@@ -365,12 +361,13 @@ fn may_fall_back(endpoint: &Endpoint, error: &Error) -> bool {
     about_tls && error.kind() != ErrorKind::Protocol && !endpoint.demands_trust()
 }
 
-/// Sets the time limit for a phase outside the machine.
+/// Sets the time limit for a phase outside the machine. Takes a pinned future, as each function that
+/// takes one by value reserves its size again.
 pub(crate) async fn within<T>(
     clock: &mut Clock,
     endpoint: &Endpoint,
     phase: Phase,
-    future: impl Future<Output = Result<T>>,
+    future: Pin<&mut impl Future<Output = Result<T>>>,
 ) -> Result<T> {
     let timeouts = &endpoint.timeouts;
     let began = Instant::now();

@@ -3,6 +3,7 @@
 //! Each check that needs a connection of its own gets one, one after another: one in clear, one as
 //! a client would use it, and one for the TLS version that was not negotiated.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
@@ -369,7 +370,7 @@ impl Target<'_> {
             &mut self.clock.clone(),
             &self.endpoint,
             Phase::Greeting,
-            detection,
+            pin!(detection),
         )
         .await;
         outcome.map_err(|error| match (error.kind(), error.phase()) {
