@@ -13,7 +13,7 @@ use super::Connection;
 use super::clock::Clock;
 use super::driver::{Driver, too_slow};
 use crate::error::{Error, ErrorKind, Phase, Result};
-use crate::proto::{ClientName, Machine, Settings, StartTls, Step};
+use crate::proto::{ClientName, Machine, Protocol, Settings, StartTls, Step};
 use crate::receipt::{Delivery, SessionInfo};
 use crate::tls::{Connector, Security, TlsMode};
 use crate::transport::{Connected, Destination, Stream, Transport};
@@ -241,10 +241,10 @@ impl Connection {
         let Some(connector) = connector else {
             return Err(Error::request("TLS was not prepared"));
         };
-        let mode = if self.driver.machine.is_secure() {
-            TlsMode::Implicit
-        } else {
-            TlsMode::StartTls
+        let mode = match endpoint.protocol {
+            _ if !self.driver.machine.is_secure() => TlsMode::StartTls,
+            Protocol::Smtp => TlsMode::Implicit,
+            Protocol::Lmtp => TlsMode::ImplicitLmtp,
         };
         let handshake = pin!(connector.handshake(&endpoint.host, stream, mode));
         let handshake = pin!(trace::in_span("tls", &endpoint.host, handshake));

@@ -28,6 +28,11 @@ pub(crate) const CLOSED: &str = "This port may not speak TLS from the first byte
     (smtp:// and port 587). If it should, the server's TLS is not set up, or it does not take \
     connections from here: its log says more.";
 
+/// An LMTP server does not take TLS from the first byte.
+pub(crate) const IMPLICIT_LMTP: &str = "Use STARTTLS, which begins in plaintext \
+    (Security::Required), or no TLS at a socket of this machine (Security::None): few LMTP servers \
+    take TLS from the first byte.";
+
 /// The server closed the connection after it agreed to STARTTLS.
 pub(crate) const CLOSED_AFTER_STARTTLS: &str = "The server's TLS is not set up as it should be (a \
     certificate or key that it cannot read, as a rule): its log says more.";

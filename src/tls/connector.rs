@@ -42,6 +42,8 @@ pub(crate) enum VerifyMode {
 pub(crate) enum TlsMode {
     /// With the first byte.
     Implicit,
+    /// With the first byte, for LMTP, which no scheme of URLs and no port stands for.
+    ImplicitLmtp,
     /// After STARTTLS.
     StartTls,
 }

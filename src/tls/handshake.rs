@@ -111,24 +111,28 @@ fn plaintext(received: &[u8], host: &str, mode: TlsMode) -> Error {
             advice::OTHER_SERVER,
         );
     }
+    let hint = |hint| match mode {
+        TlsMode::ImplicitLmtp => advice::IMPLICIT_LMTP.to_owned(),
+        TlsMode::Implicit | TlsMode::StartTls => hint,
+    };
     match received {
         [b'2', b'2', b'0', ..] => tls(
             format!(
                 "{host} speaks plaintext on this port, where TLS was to begin with the first \
                     byte: it says {line:?}"
             ),
-            advice::use_starttls(host),
+            hint(advice::use_starttls(host)),
         ),
         [b'4' | b'5', b'0'..=b'9', b'0'..=b'9', ..] => tls(
             format!(
                 "{host} refuses the connection, and in plaintext, where TLS was to begin with the \
                     first byte: it says {line:?}"
             ),
-            advice::REFUSED_IN_PLAINTEXT,
+            hint(advice::REFUSED_IN_PLAINTEXT.into()),
         ),
         _ => tls(
             format!("{host} does not speak TLS on this port: its first bytes are {line:?}"),
-            advice::UNKNOWN_SERVER,
+            hint(advice::UNKNOWN_SERVER.into()),
         ),
     }
 }
@@ -180,6 +184,10 @@ fn cut_off(error: io::Error, received: &[u8], host: &str, mode: TlsMode) -> Erro
     };
     let (when, hint) = match (received.is_empty(), mode) {
         (true, TlsMode::Implicit) => ("instead of answering the TLS handshake", advice::CLOSED),
+        (true, TlsMode::ImplicitLmtp) => (
+            "instead of answering the TLS handshake",
+            advice::IMPLICIT_LMTP,
+        ),
         (true, TlsMode::StartTls) => (
             "instead of answering the TLS handshake, though it had agreed to STARTTLS",
             advice::CLOSED_AFTER_STARTTLS,

@@ -1,6 +1,7 @@
 //! LMTP: what is another protocol, and answers that are missing or all negative.
 
 use envoi::mail_builder::MessageBuilder;
+use envoi::tls::Security;
 use envoi::{ErrorKind, Message, Phase};
 
 use crate::case::{case, hurried, play};
@@ -34,6 +35,22 @@ async fn lmtp_failures_have_their_pinned_texts() {
             Phase::Connect,
             75,
         ),
+        row(
+            "implicit TLS, and the server speaks plaintext",
+            &[],
+            ErrorKind::Tls,
+            Phase::Tls,
+            76,
+        )
+        .with(|endpoint, _| endpoint.security(Security::Implicit)),
+        row(
+            "implicit TLS, and the server closes",
+            &[("GREETING", CLOSE)],
+            ErrorKind::Tls,
+            Phase::Tls,
+            76,
+        )
+        .with(|endpoint, _| endpoint.security(Security::Implicit)),
         row(
             "the server speaks SMTP",
             &[("LHLO", "502 5.5.2 Error: command not recognized")],
