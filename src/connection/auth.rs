@@ -255,8 +255,8 @@ impl Connection {
         }
     }
 
-    /// Prepares a login: waits until the machine is ready, checks that the credentials are protected,
-    /// and binds the login to the TLS connection.
+    /// Prepares a login: waits until the machine is ready, checks that the credentials are
+    /// protected, and binds the login to the TLS connection.
     async fn prepare_login(&mut self) -> Result<()> {
         self.driver.until_ready().await?;
         if let Some(tls) = self.tls()

@@ -361,8 +361,8 @@ fn may_fall_back(endpoint: &Endpoint, error: &Error) -> bool {
     about_tls && error.kind() != ErrorKind::Protocol && !endpoint.demands_trust()
 }
 
-/// Sets the time limit for a phase outside the machine. Takes a pinned future, as each function that
-/// takes one by value reserves its size again.
+/// Sets the time limit for a phase outside the machine. Takes a pinned future, as each function
+/// that takes one by value reserves its size again.
 pub(crate) async fn within<T>(
     clock: &mut Clock,
     endpoint: &Endpoint,
