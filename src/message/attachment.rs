@@ -68,6 +68,10 @@ impl Attachment {
     ///
     /// The file is inspected when the message is prepared, and opened again when it is sent. If it
     /// has changed by then, or changes while it is read, sending fails and nothing is delivered.
+    ///
+    /// The blocking threads of the runtime read it, about 1 MB at a time. They do not wait for the
+    /// server, so few serve many messages: `max_blocking_threads` of `tokio::runtime::Builder`
+    /// limits how many of them there are.
     pub fn file(path: impl Into<PathBuf>) -> Self {
         let path = path.into();
         let name = path
