@@ -26,10 +26,17 @@ pub(crate) struct SharedConnector {
     verify_mode: VerifyMode,
     /// Empty until the files have been read.
     connector: OnceLock<Connector>,
-    /// When the files were looked at. Locked while they are looked at and read, so only threads
-    /// that may block wait for it. They belong to the runtime of the client that waits, whose clock,
-    /// if it is paused, stands still meanwhile.
-    checked_at: Mutex<Option<Instant>>,
+    /// Locked while the files are looked at and read, so only threads that may block wait for it.
+    /// They belong to the runtime of the client that waits, whose clock, if it is paused, stands
+    /// still meanwhile.
+    last_check: Mutex<Option<Check>>,
+}
+
+/// When the files were looked at.
+struct Check {
+    at: Instant,
+    /// What was loaded is what they contained.
+    is_current: bool,
 }
 
 impl SharedConnector {
@@ -45,7 +52,7 @@ impl SharedConnector {
                 settings: settings.clone(),
                 verify_mode,
                 connector: OnceLock::new(),
-                checked_at: Mutex::default(),
+                last_check: Mutex::default(),
             });
             registry.add(key, &new);
             new
@@ -66,12 +73,16 @@ impl SharedConnector {
     pub(crate) async fn load(self: &Arc<Self>, until: Instant) -> Result<&Connector> {
         let (shared, asked_at) = (self.clone(), Instant::now());
         let look = move || {
-            let mut checked_at = shared.lock_checked_at();
+            let mut last_check = shared.lock_last_check();
             // Another client may have looked while this one waited.
-            if checked_at.is_none_or(|at| at < asked_at) {
-                let now = Instant::now();
+            let is_current = |check: &Check| check.is_current && check.at >= asked_at;
+            if !last_check.as_ref().is_some_and(is_current) {
+                let at = Instant::now();
                 shared.read_if_changed(until)?;
-                *checked_at = Some(now);
+                *last_check = Some(Check {
+                    at,
+                    is_current: true,
+                });
             }
             Ok(())
         };
@@ -93,14 +104,14 @@ impl SharedConnector {
         }
         let shared = self.clone();
         let look = spawn_blocking(move || {
-            let Some(mut checked_at) = shared.lock_if_due(interval) else {
+            let Some(mut last_check) = shared.lock_if_due(interval) else {
                 return;
             };
-            *checked_at = Some(Instant::now());
+            let at = Instant::now();
             // What is being written, or can be read once, is not read.
-            if shared.settings.files().are_settled() {
-                let _ = shared.read_if_changed(file::time_limit());
-            }
+            let is_current = shared.settings.files().are_settled()
+                && shared.read_if_changed(file::time_limit()).is_ok();
+            *last_check = Some(Check { at, is_current });
         });
         let _ = timeout(CHECK_LIMIT, look).await;
     }
@@ -110,33 +121,37 @@ impl SharedConnector {
     pub(crate) async fn reload(self: &Arc<Self>) -> Result<TrustSummary> {
         let shared = self.clone();
         let read = move || {
-            let mut checked_at = shared.lock_checked_at();
-            let now = Instant::now();
+            let mut last_check = shared.lock_last_check();
+            let at = Instant::now();
             forget_store(&shared.settings.trust);
             let summary = shared.read(shared.settings.files(), file::time_limit())?;
-            *checked_at = Some(now);
+            *last_check = Some(Check {
+                at,
+                is_current: true,
+            });
             Ok(summary)
         };
         spawn_blocking(read).await.unwrap_or_else(panicked)
     }
 
-    fn lock_checked_at(&self) -> MutexGuard<'_, Option<Instant>> {
-        self.checked_at
+    fn lock_last_check(&self) -> MutexGuard<'_, Option<Check>> {
+        self.last_check
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Locks the time of the last look, if that is at least this long ago. `None` if it is locked:
-    /// then the files are being looked at.
-    fn lock_if_due(&self, interval: Duration) -> Option<MutexGuard<'_, Option<Instant>>> {
-        let checked_at = match self.checked_at.try_lock() {
-            Ok(checked_at) => checked_at,
+    /// Locks the last look, if it is at least this long ago. `None` if it is locked: then the files
+    /// are being looked at.
+    fn lock_if_due(&self, interval: Duration) -> Option<MutexGuard<'_, Option<Check>>> {
+        let last_check = match self.last_check.try_lock() {
+            Ok(last_check) => last_check,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(TryLockError::WouldBlock) => return None,
         };
-        checked_at
-            .is_none_or(|at| at.elapsed() >= interval)
-            .then_some(checked_at)
+        last_check
+            .as_ref()
+            .is_none_or(|check| check.at.elapsed() >= interval)
+            .then_some(last_check)
     }
 
     fn read_if_changed(&self, until: Instant) -> Result<()> {

@@ -187,6 +187,23 @@ async fn a_changed_file_is_noticed_by_new_clients_at_once_and_by_others_later() 
     assert!(handshake(connector, HOST, &config).await.is_err());
 }
 
+/// Also one that waits while the client before it looks in vain.
+#[tokio::test]
+async fn a_new_client_gets_the_error_of_a_file_that_cannot_be_used() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ca.pem");
+    write_old(&path, &Party::authority("Root", None).pem);
+    let settings = TlsSettings::new(Trust::empty().path(&path));
+    let shared = SharedConnector::of(&settings, VerifyMode::Verified);
+    shared.load(file::time_limit()).await.unwrap();
+    write_old(&path, "not a certificate");
+    for _ in 0..100 {
+        let renewed = shared.renew_after(Duration::ZERO);
+        let ((), loaded) = tokio::join!(renewed, shared.load(file::time_limit()));
+        assert_eq!(loaded.unwrap_err().kind(), ErrorKind::Config);
+    }
+}
+
 #[tokio::test]
 async fn a_client_certificate_is_renewed_with_its_file() {
     let folder = tempfile::tempdir().unwrap();
