@@ -9,7 +9,7 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 
 use super::Certificate;
 
-/// The maximum number of servers whose chain is kept, as many as rustls keeps sessions of.
+/// The maximum number of servers whose chain is kept.
 const MAX_SERVERS: usize = 256;
 
 /// The last chain of each server, for one set of trust anchors.
@@ -58,6 +58,14 @@ impl KnownChains {
             let holds = |verified: &&Verified| verified.at <= now && now <= verified.until;
             Some(known.verified.as_ref().filter(holds)?.anchor.clone())
         })?
+    }
+
+    /// Whether the chain that was verified for this server has expired since.
+    pub(super) fn has_expired(&self, server: &ServerName<'static>, now: UnixTime) -> bool {
+        let known = self.lock();
+        let verified = known.get(server).and_then(|known| known.verified.as_ref());
+        // The dates of a pinned key do not matter: it may have been accepted after its end.
+        verified.is_some_and(|verified| verified.at <= verified.until && verified.until < now)
     }
 
     /// Records that a trust anchor verified this chain for this server.

@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::client::{Resumption, WantsClientCert};
+use tokio_rustls::rustls::client::{
+    ClientSessionMemoryCache, ClientSessionStore as _, Resumption, WantsClientCert,
+};
 use tokio_rustls::rustls::crypto::CryptoProvider;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio_rustls::rustls::sign::SingleCertAndKey;
@@ -70,6 +72,8 @@ struct Loaded {
     server_name: Option<ServerName<'static>>,
     versions: String,
     known: Arc<KnownChains>,
+    /// Not used by the caller's configuration, which has its own.
+    sessions: Arc<ClientSessionMemoryCache>,
     /// The files of the client certificate; the store of the verifier has its own.
     client_files: FileState,
 }
@@ -145,6 +149,11 @@ impl Connector {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn known_chains(&self) -> Arc<KnownChains> {
+        self.loaded().known.clone()
+    }
+
     fn loaded(&self) -> Arc<Loaded> {
         // Nothing panics while the lock is held, and the value is replaced as a whole.
         self.loaded
@@ -172,6 +181,7 @@ impl Connector {
     {
         let loaded = self.loaded();
         let server = loaded.server(host)?;
+        loaded.forget_expired(&server);
         let began = Instant::now();
         let stream = RecordingStream {
             inner: stream,
@@ -201,8 +211,10 @@ impl Connector {
         };
         let supported = versions(min, max)?;
         let config = config(loaded.config.crypto_provider(), &supported, verifier)?;
-        let config =
+        let mut config =
             config.with_client_cert_resolver(loaded.config.client_auth_cert_resolver.clone());
+        let sessions = sessions();
+        config.resumption = Resumption::store(sessions.clone());
         Ok(Connector::from(Loaded {
             config: Arc::new(config),
             verifier: Some(verifier.clone()),
@@ -210,6 +222,7 @@ impl Connector {
             server_name: loaded.server_name.clone(),
             versions: versions_text(&supported),
             known: loaded.known.clone(),
+            sessions,
             client_files: FileState::default(),
         }))
     }
@@ -227,6 +240,7 @@ impl Connector {
             server_name: loaded.server_name.clone(),
             versions: loaded.versions.clone(),
             known: loaded.known.clone(),
+            sessions: loaded.sessions.clone(),
             client_files: FileState::default(),
         })
     }
@@ -282,6 +296,7 @@ impl Loaded {
                 server_name,
                 versions,
                 known: Arc::default(),
+                sessions: sessions(),
                 client_files: files.client,
             });
         }
@@ -307,10 +322,12 @@ impl Loaded {
         let own_leaf = own
             .as_ref()
             .and_then(|own| Certificate::read(own.cert.first()?));
-        let config = match own {
+        let mut config = match own {
             Some(own) => config.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(own))),
             None => config.with_no_client_auth(),
         };
+        let sessions = sessions();
+        config.resumption = Resumption::store(sessions.clone());
         Ok(Loaded {
             config: Arc::new(config),
             verifier: Some(verifier),
@@ -318,8 +335,18 @@ impl Loaded {
             server_name,
             versions,
             known,
+            sessions,
             client_files: files.client,
         })
+    }
+
+    /// Removes the sessions of a server whose certificate has expired since. A server with a new
+    /// certificate may resume them, and would be refused for the old one.
+    fn forget_expired(&self, server: &ServerName<'static>) {
+        if self.known.has_expired(server, UnixTime::now()) {
+            while self.sessions.take_tls13_ticket(server).is_some() {}
+            self.sessions.remove_tls12_session(server);
+        }
     }
 
     /// The name that the server's certificate must have.
@@ -394,6 +421,11 @@ fn config(
     Ok(config
         .dangerous()
         .with_custom_certificate_verifier(verifier.clone()))
+}
+
+/// A cache for as many sessions as that of rustls by default: eight for each of 32 servers.
+fn sessions() -> Arc<ClientSessionMemoryCache> {
+    Arc::new(ClientSessionMemoryCache::new(256))
 }
 
 fn versions_text(versions: &[&SupportedProtocolVersion]) -> String {

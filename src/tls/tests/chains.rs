@@ -27,6 +27,11 @@ fn a_verified_chain_is_known_until_a_certificate_of_it_expires() {
         let anchor = known.anchor(&name, &chain, at(now));
         assert_eq!(anchor.is_some(), is_known, "{now}");
     }
+    assert!(!known.has_expired(&name, at(end)) && known.has_expired(&name, at(end + 1)));
+    // A pinned key is accepted after the end of its certificate, too.
+    known.add_verified(&name, &chain, "the pinned key".into(), at(end + 1));
+    assert!(!known.has_expired(&name, at(end + 2)));
+    known.add_verified(&name, &chain, "CN=Root".into(), at(1000));
     let others = [
         vec![other.der.clone(), middle.der.clone()],
         vec![server.der.clone()],

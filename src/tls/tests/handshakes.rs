@@ -1,5 +1,7 @@
 //! What is negotiated, and servers that do not speak TLS.
 
+use tokio_rustls::rustls::pki_types::{ServerName, UnixTime};
+
 use super::*;
 
 #[tokio::test]
@@ -61,6 +63,32 @@ async fn sessions_are_resumed_in_both_tls_versions() {
             // TLS 1.3 sends its tickets after the handshake.
             stream.read_exact(&mut [0; 11]).await.unwrap();
         }
+    }
+}
+
+/// Servers keep their ticket keys when their certificate is renewed.
+#[tokio::test]
+async fn a_session_ends_with_the_certificate_of_its_server() {
+    let root = Party::authority("Root", None);
+    let config = Arc::new(server_config(&[&Party::server(Some(&root))]));
+    let mut params = named(HOST, &[HOST]);
+    params.not_after = rcgen::date_time_ymd(2000, 1, 1);
+    let expired = [Party::new(params, Some(&root)).der];
+    let name = ServerName::try_from(HOST).unwrap();
+    for version in [TlsVersion::Tls12, TlsVersion::Tls13] {
+        let connector = connector(&trusting(&root).min_version(version).max_version(version));
+        let is_resumed = async || {
+            let handshake = connector.handshake(HOST, serve(&config), TlsMode::Implicit);
+            let (mut stream, info) = handshake.await.unwrap();
+            stream.read_exact(&mut [0; 11]).await.unwrap();
+            info.resumed
+        };
+        assert!(!is_resumed().await && is_resumed().await, "{version}");
+        // As if the sessions were of a certificate that was valid then.
+        let then = UnixTime::since_unix_epoch(Duration::from_secs(900_000_000));
+        let known = connector.known_chains();
+        known.add_verified(&name, &expired, "CN=Root".into(), then);
+        assert!(!is_resumed().await && is_resumed().await, "{version}");
     }
 }
 
