@@ -31,7 +31,8 @@ impl Connection {
     /// A message that fails does not stop the others. If the connection is lost, each message that
     /// was started gets its outcome, [unknown](Error::outcome_unknown) or not sent, and the stream
     /// ends; messages that were not yet taken from `messages` are untouched. If it is lost between
-    /// two messages, a last error says so.
+    /// two messages, a last error says so. A message whose content fails while it is sent, with
+    /// [`ErrorKind::Input`], ends the connection, as it cannot be completed.
     ///
     /// A message that was not sent because the session ended has an error that is
     /// [transient](Error::is_transient) and not unknown, with the server's 421 as its
@@ -497,8 +498,10 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> SendAl
     fn connection_lost(&mut self, error: Error) {
         self.finish_upload();
         self.end_call();
-        // A session without a reply to a message is not replaced: the attempts would not end.
-        let continues = self.renewal.is_some() && self.has_answered && !self.session_ended;
+        // A session without a reply to a message is not replaced: the attempts would not end. One
+        // that ended because of a message's content says nothing about the server.
+        let may_be_replaced = self.has_answered || error.kind() == ErrorKind::Input;
+        let continues = self.renewal.is_some() && may_be_replaced && !self.session_ended;
         self.session_ended = true;
         self.input_ended |= !continues;
         let mut open_transactions = std::mem::take(&mut self.open_transactions);

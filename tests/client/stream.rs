@@ -493,6 +493,26 @@ async fn a_pool_gives_up_if_no_message_is_answered() {
     assert_eq!(outcomes[0].as_ref().unwrap_err().kind(), ErrorKind::Connect);
 }
 
+/// A session that ended because of a message says nothing about the server.
+#[tokio::test]
+async fn a_pool_continues_after_messages_whose_content_fails() {
+    let server = Server::builder().plaintext().start().await.unwrap();
+    let pool = Client::from_url(&server.url()).unwrap().pool(1);
+    let many = stream::iter(0..10).map(|n| match n {
+        0 | 3..6 | 9 => message("you@example.com")
+            .attach(Attachment::reader("a.txt", "text/plain", &b"content"[..]).size(1_000_000)),
+        _ => message("you@example.com"),
+    });
+    let outcomes: Outcomes = pool.send_all(many).collect().await;
+    let failed: Vec<_> = (0..10).filter(|n| outcomes[*n].is_err()).collect();
+    assert_eq!(failed, [0, 3, 4, 5, 9]);
+    for n in failed {
+        let error = outcomes[n].as_ref().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Input, "{error}");
+    }
+    assert_eq!(server.messages().len(), 5);
+}
+
 #[tokio::test]
 async fn receipts_count_the_bytes_with_and_without_pipelining() {
     for keyword in ["PIPELINING", "HELP"] {
