@@ -144,9 +144,9 @@ struct SendAll<'m, C, S> {
     /// The message whose body is being sent, by its number.
     uploading: Option<(usize, Body)>,
     in_flight: InFlight,
-    /// The message numbers of the transactions without an outcome, in the order in which they were
-    /// started. A further transaction of a message may start after those of later messages.
-    open_transactions: VecDeque<usize>,
+    /// The transactions without an outcome, in the order in which they were started. A further one
+    /// of a message may start after those of later messages.
+    open_transactions: VecDeque<OpenTransaction>,
     /// The session has ended, and was not replaced yet.
     session_ended: bool,
     /// The session has fewer transactions left than the next message needs.
@@ -155,6 +155,14 @@ struct SendAll<'m, C, S> {
     has_answered: bool,
     /// The outcome of a message says that the session has ended.
     end_reported: bool,
+}
+
+/// A transaction without an outcome.
+struct OpenTransaction {
+    /// The number of the message.
+    number: usize,
+    /// The body that was given to the machine whole, and its bytes, if its progress is reported.
+    given: Option<(Body, u64)>,
 }
 
 struct Preparing<'m> {
@@ -436,7 +444,10 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> SendAl
                 if envelope.recipients().len() > 1 || self.renewal.is_some() {
                     *prepared = body.restart().map(|body| Box::new((envelope, body)));
                 }
-                self.open_transactions.push_back(number);
+                self.open_transactions.push_back(OpenTransaction {
+                    number,
+                    given: None,
+                });
                 self.uploading = Some((number, body));
                 // The call lasts until no transaction is open.
                 CallGuard::resume(&mut self.connection).leave_open();
@@ -454,10 +465,17 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> SendAl
 
     /// The body of the current message was written, or no more of it will be.
     fn finish_upload(&mut self) {
-        if let Some((number, _)) = self.uploading.take()
-            && let Some((submission, _)) = self.in_flight.started(number)
+        let Some((number, body)) = self.uploading.take() else {
+            return;
+        };
+        let bytes = self.connection.driver.machine.message_bytes();
+        if let Some((submission, _)) = self.in_flight.started(number) {
+            submission.set_bytes(bytes);
+        }
+        if let Some(transaction) = self.open_transactions.back_mut()
+            && body.reports_progress()
         {
-            submission.set_bytes(self.connection.driver.machine.message_bytes());
+            transaction.given = Some((body, bytes));
         }
     }
 
@@ -472,12 +490,19 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> SendAl
             Step::Event(Event::Rejected { reply, .. }) => reply.code() != 421,
             _ => false,
         };
-        let Some(&number) = self.open_transactions.front() else {
+        let Some(transaction) = self.open_transactions.front_mut() else {
             return Ok(());
         };
+        let number = transaction.number;
         let Some((submission, _)) = self.in_flight.started(number) else {
             return Ok(());
         };
+        // The last bytes were written together with later commands.
+        if let Step::Event(Event::Accepted { .. }) = &step
+            && let Some((mut body, bytes)) = transaction.given.take()
+        {
+            body.report_progress(bytes, true);
+        }
         let unanswered = submission.unanswered();
         submission.on_step(step);
         if submission.unanswered() == unanswered {
@@ -512,8 +537,8 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> SendAl
             .unconfirmed_messages()
             .min(open_transactions.len());
         let mut unknown_of: HashMap<usize, usize> = HashMap::new();
-        for number in open_transactions.drain(..unknown) {
-            *unknown_of.entry(number).or_default() += 1;
+        for transaction in open_transactions.drain(..unknown) {
+            *unknown_of.entry(transaction.number).or_default() += 1;
         }
         let mut end = SessionEnd::new(error);
         for (number, submission) in self.in_flight.all_started() {

@@ -179,6 +179,11 @@ impl Body {
         )
     }
 
+    /// Whether the upload progress is reported to the caller.
+    pub(crate) fn reports_progress(&self) -> bool {
+        self.reporter.is_some()
+    }
+
     /// Reports that the transport has accepted `sent` bytes; all of them, if `is_last`.
     pub(crate) fn report_progress(&mut self, sent: u64, is_last: bool) {
         // The size of a large raw file may be too small.

@@ -3,7 +3,7 @@
 
 use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use envoi::mail_builder::MessageBuilder;
@@ -511,6 +511,36 @@ async fn a_pool_continues_after_messages_whose_content_fails() {
         assert_eq!(error.kind(), ErrorKind::Input, "{error}");
     }
     assert_eq!(server.messages().len(), 5);
+}
+
+/// The last bytes of a message may be written together with the commands of the next one.
+#[tokio::test]
+async fn send_all_reports_progress_up_to_the_last_byte() {
+    for (keyword, size) in [("CHUNKING", 100), ("CHUNKING", 1_000_000), ("DSN", 100)] {
+        let server = Server::builder().plaintext().offer(keyword);
+        let server = server.start().await.unwrap();
+        let client = Client::from_url(&server.url()).unwrap();
+        let mut connection = client.connect().await.unwrap();
+        let last: Arc<Mutex<Vec<_>>> = Arc::new(Mutex::new(vec![None; 5]));
+        let messages = stream::iter(0..5).map(|n| {
+            let last = last.clone();
+            let content = vec![b'x'; size];
+            message("you@example.com")
+                .attach(Attachment::bytes(
+                    "a.bin",
+                    "application/octet-stream",
+                    content,
+                ))
+                .progress(move |progress| last.lock().unwrap()[n] = Some(progress))
+        });
+        let outcomes: Outcomes = connection.send_all(messages).collect().await;
+        for (n, outcome) in outcomes.iter().enumerate() {
+            let bytes = outcome.as_ref().unwrap().bytes;
+            let last = last.lock().unwrap()[n].unwrap();
+            let expected = (bytes, Some(bytes));
+            assert_eq!((last.sent, last.total), expected, "{n}: {keyword}, {size}");
+        }
+    }
 }
 
 #[tokio::test]
