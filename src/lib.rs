@@ -173,6 +173,8 @@ mod receipt;
 #[cfg(feature = "retries")]
 mod retry;
 mod secret;
+#[cfg(feature = "client")]
+mod telemetry;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod text;
@@ -180,8 +182,6 @@ mod text;
 pub mod tls;
 #[cfg(feature = "tower")]
 mod tower;
-#[cfg(feature = "client")]
-mod trace;
 #[cfg(feature = "client")]
 mod transport;
 

@@ -17,7 +17,7 @@ use crate::proto::{Event, Mechanism, Reply, SaslExchange, Step};
 use crate::text::quoted;
 use crate::tls::channel_binding;
 use crate::transport::Transport;
-use crate::{Credentials, trace};
+use crate::{Credentials, telemetry};
 
 impl Connection {
     /// Logs in with `mechanism`, or with the best one that both sides support and that suits the
@@ -114,7 +114,7 @@ impl Connection {
                 }
             }
         };
-        let result = trace::in_span("login", &endpoint.server_name(), pin!(logging_in)).await;
+        let result = telemetry::in_span("login", &endpoint.server_name(), pin!(logging_in)).await;
         result
             .map(|_| ())
             .map_err(|error| error.advised(&self.facts()))

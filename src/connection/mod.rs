@@ -45,7 +45,7 @@ use crate::proto::{
 };
 use crate::receipt::{Delivery, Effort, Receipt, SessionInfo};
 use crate::tls::TlsInfo;
-use crate::{Address, Endpoint, Envelope, SendWindow, trace};
+use crate::{Address, Endpoint, Envelope, SendWindow, telemetry};
 use call::CallGuard;
 use clock::{Clock, LimitKind};
 use driver::{Driver, too_slow};
@@ -200,7 +200,7 @@ impl Connection {
         let info = call.info.clone();
         let result = {
             let submitting = pin!(call.submit(envelope, body, started, endpoint));
-            trace::in_span("send", &info.server, submitting).await
+            telemetry::in_span("send", &info.server, submitting).await
         };
         call.complete_with(result)
     }

@@ -17,7 +17,7 @@ use crate::proto::{ClientName, Machine, Protocol, Settings, StartTls, Step};
 use crate::receipt::{Delivery, SessionInfo};
 use crate::tls::{Connector, Security, TlsMode};
 use crate::transport::{Connected, Destination, Stream, Transport};
-use crate::{Endpoint, file, trace};
+use crate::{Endpoint, file, telemetry};
 
 impl Connection {
     /// Connects, secures the connection as the endpoint's policy says, and logs in if the endpoint
@@ -78,7 +78,7 @@ impl Connection {
     ) -> BoxFuture<'_, Result<Connection>> {
         Box::pin(async move {
             let connecting = pin!(Connection::connect_in(endpoint, clock));
-            trace::in_span("connect", &endpoint.server_name(), connecting).await
+            telemetry::in_span("connect", &endpoint.server_name(), connecting).await
         })
     }
 
@@ -247,7 +247,7 @@ impl Connection {
             Protocol::Lmtp => TlsMode::ImplicitLmtp,
         };
         let handshake = pin!(connector.handshake(&endpoint.host, stream, mode));
-        let handshake = pin!(trace::in_span("tls", &endpoint.host, handshake));
+        let handshake = pin!(telemetry::in_span("tls", &endpoint.host, handshake));
         let outcome = within(&mut self.driver.clock, endpoint, Phase::Tls, handshake).await;
         let transcript = self.driver.machine.transcript_mut();
         match outcome {
@@ -255,7 +255,7 @@ impl Connection {
                 transcript.note(&format!("TLS handshake: {}, {}", info.version, info.cipher));
                 #[cfg(feature = "tracing")]
                 connector.for_each_certificate(&info, |usage, certificate| {
-                    trace::expires_soon(usage, certificate, &endpoint.host);
+                    telemetry::expires_soon(usage, certificate, &endpoint.host);
                 });
                 self.driver.transport = Transport::Tls(Box::new(stream));
                 self.info_mut().tls = Some(Arc::new(info));

@@ -20,7 +20,7 @@ use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::mailer::{Mailer, SendFuture};
 use crate::message::{Body, Message};
 use crate::receipt::{Attempts, Outcome, Receipt, Recipient};
-use crate::{CheckReport, Client, Endpoint, Envelope, RetryPolicy, Timeouts, retry, trace};
+use crate::{CheckReport, Client, Endpoint, Envelope, RetryPolicy, Timeouts, retry, telemetry};
 use circuit::{Attempt, Circuit, Circuits};
 
 /// When a server is paused, and for how long.
@@ -491,14 +491,14 @@ impl<'f> Trial<'f> {
             Health::Works => {
                 self.has_ended = true;
                 if state.circuits.succeeded(index) {
-                    trace::server_works(&server());
+                    telemetry::server_works(&server());
                 }
             }
             Health::Fails => {
                 self.has_ended = true;
                 let (policy, now) = (&failover.policy, Instant::now());
                 if let Some(pause) = state.circuits.failed(index, self.attempt, policy, now) {
-                    trace::server_paused(&server(), pause);
+                    telemetry::server_paused(&server(), pause);
                 }
                 state.failures[index] = result.as_ref().err().cloned().map(|mut error| {
                     error.take_receipt();
