@@ -1,6 +1,7 @@
 //! A [`Client`] sends messages to the server of an endpoint or URL, with one connection for each
 //! message.
 
+use std::pin::pin;
 use std::str::FromStr;
 
 use futures_util::future::BoxFuture;
@@ -16,7 +17,7 @@ use crate::error::{ErrorKind, Phase};
 use crate::message::{Body, Message};
 use crate::receipt::{Delivery, Receipt};
 use crate::tls::TrustSummary;
-use crate::{Connection, Endpoint, Envelope};
+use crate::{Connection, Endpoint, Envelope, telemetry};
 #[cfg(feature = "rate-limit")]
 use crate::{RateLimiter, RatePermit};
 #[cfg(feature = "retries")]
@@ -191,6 +192,16 @@ impl Client {
         message: Message<'_>,
         attempt: impl Fn(Envelope, Body, Clock, Instant) -> F,
     ) -> Result<Receipt> {
+        // Pinned here, as each function that takes the future would move it.
+        let sending = pin!(self.prepare_and_send(message, attempt));
+        telemetry::in_send(|| self.endpoint.server_name(), sending).await
+    }
+
+    async fn prepare_and_send<F: Future<Output = Result<Receipt>>>(
+        &self,
+        message: Message<'_>,
+        attempt: impl Fn(Envelope, Body, Clock, Instant) -> F,
+    ) -> Result<Receipt> {
         let started = Instant::now();
         let mut clock = Clock::start(&self.endpoint.timeouts);
         self.endpoint.check()?;
@@ -217,9 +228,11 @@ impl Client {
             return Ok(Turn(None));
         };
         let waiting = limiter.acquire(envelope);
-        let permit = match clock.deadline() {
-            None => waiting.await,
-            Some((at, length)) => timeout_at(at, waiting).await.map_err(|_| {
+        let turn = async {
+            let Some((at, length)) = clock.deadline() else {
+                return Ok(waiting.await);
+            };
+            timeout_at(at, waiting).await.map_err(|_| {
                 let message =
                     format!("the rate limit left no turn before the deadline of {length:?}");
                 Error::new(ErrorKind::Timeout, Phase::Setup, message).with_hint(
@@ -227,8 +240,10 @@ impl Client {
                         does (RateLimits), or a later deadline (Timeouts), or give fewer messages \
                         at a time.",
                 )
-            })?,
+            })
         };
+        let permit =
+            telemetry::in_span("rate_wait", || self.endpoint.server_name(), pin!(turn)).await?;
         Ok(Turn(Some(permit)))
     }
 

@@ -8,6 +8,8 @@ pub mod comparison {}
 pub mod examples {}
 #[doc = include_str!("../docs/migration.md")]
 pub mod migration {}
+#[doc = include_str!("../docs/observability.md")]
+pub mod observability {}
 #[doc = include_str!("../docs/protocol.md")]
 pub mod protocol {}
 #[doc = include_str!("../docs/settings.md")]

@@ -78,7 +78,7 @@
 //! | [`mod@probe`] | examines a server without sending, and suggests settings |
 //! | [`testing`] | an SMTP and LMTP server for tests, in the same process |
 //! | [`proto`] | the protocol machine without I/O, for other runtimes, tests and fuzzers |
-//! | [`guide`] | settings, tests, troubleshooting, migration, examples, protocol, benchmarks |
+//! | [`guide`] | settings, tests, metrics, troubleshooting, migration, examples, protocol … |
 //!
 //! # Features
 //!
@@ -91,6 +91,7 @@
 //! | `blocking` | the module `blocking`: the client for programs without async |
 //! | `directory` | `mailer::Directory`: writes messages into files, for development |
 //! | `keystores` | trust and client certificates from PKCS#12, JKS and Oracle wallets |
+//! | `metrics` | counters, gauges and histograms, see [`guide::observability`] |
 //! | `mozilla-roots` | Mozilla's root certificates, compiled in |
 //! | `pool` | [`Pool`] |
 //! | `proxy` | [`Proxy`]: SOCKS5 and HTTP CONNECT; [`ProxyHeader`]: the PROXY protocol |
@@ -100,7 +101,7 @@
 //! | `sendmail` | `mailer::Sendmail`: gives messages to the program of this machine (Unix) |
 //! | `tower` | [`Client`] and [`Pool`] as services of tower |
 //! | `serde` | [`Settings`] from files; addresses, envelopes and results as data |
-//! | `tracing` | spans and events |
+//! | `tracing` | spans and events, see [`guide::observability`] |
 //! | `testing` | the module [`testing`] |
 //! | `testing-parse` | `testing::ParsedMessage`: received messages taken apart |
 
@@ -226,6 +227,8 @@ pub use receipt::{Outcome, Receipt, Recipient};
 #[cfg(feature = "retries")]
 pub use retry::RetryPolicy;
 pub use secret::{Credentials, Secret};
+#[cfg(feature = "metrics")]
+pub use telemetry::describe_metrics;
 #[cfg(feature = "client")]
 pub use transport::SocketOptions;
 #[cfg(feature = "proxy")]

@@ -31,7 +31,7 @@ use crate::connection::{Admission, Renewal};
 use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::message::{Body, Message};
 use crate::receipt::Receipt;
-use crate::{CheckReport, Client, Connection, Envelope, connection};
+use crate::{CheckReport, Client, Connection, Envelope, connection, telemetry};
 
 /// The limits of a [`Pool`].
 ///
@@ -510,13 +510,11 @@ impl Pool {
             }
             return Ok(reserved);
         }
-        let now = Instant::now();
         let limit = clock.deadline_before(Limit {
-            at: now + limits.acquire_timeout.min(FAR),
+            at: Instant::now() + limits.acquire_timeout.min(FAR),
             why: LimitKind::Phase(limits.acquire_timeout),
         });
-        let slot = self.wait_for_slot(Some(limit.at - now)).await?;
-        slot.ok_or_else(|| self.full(limit.why))
+        self.wait_for_slot(Some(limit)).await
     }
 
     /// Reserves a slot for the next call on this value, without a limit to the wait.
@@ -524,7 +522,7 @@ impl Pool {
     pub(crate) fn poll_reserve(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
         if let ReservationState::None = self.reservation.state() {
             let pool = self.clone();
-            let waiting = async move { pool.wait_for_slot(None).await?.ok_or_else(was_closed) };
+            let waiting = async move { pool.wait_for_slot(None).await };
             *self.reservation.state() = ReservationState::Waiting(Box::pin(waiting));
         }
         let state = self.reservation.state();
@@ -546,23 +544,31 @@ impl Pool {
         }
     }
 
-    /// A slot of the pool; `None` if there was none within the limit.
-    async fn wait_for_slot(&self, limit: Option<Duration>) -> Result<Option<PooledConnection>> {
+    /// Waits for a slot of the pool, up to a limit if there is one.
+    async fn wait_for_slot(&self, limit: Option<Limit>) -> Result<PooledConnection> {
+        let host = || self.client().endpoint().server_name();
+        telemetry::in_span("pool_wait", host, pin!(self.next_slot(limit))).await
+    }
+
+    async fn next_slot(&self, limit: Option<Limit>) -> Result<PooledConnection> {
         let manager = self.slots.manager();
         if manager.is_sweep_due(Instant::now(), self.slots.status().available) {
             self.slots
                 .retain(|slot, _| slot.is_reusable(&manager.limits));
         }
         let wait = managed::Timeouts {
-            wait: limit,
+            wait: limit.as_ref().map(|limit| limit.at - Instant::now()),
             ..managed::Timeouts::new()
         };
         match self.slots.timeout_get(&wait).await {
-            Ok(slot) => Ok(Some(PooledConnection {
+            Ok(slot) => Ok(PooledConnection {
                 slot,
                 pool: self.clone(),
-            })),
-            Err(PoolError::Timeout(_)) => Ok(None),
+            }),
+            Err(PoolError::Timeout(_)) => Err(match limit {
+                Some(limit) => self.full(limit.why),
+                None => was_closed(),
+            }),
             Err(_) => Err(was_closed()),
         }
     }

@@ -8,11 +8,11 @@ use std::time::Duration;
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use tokio::time::sleep;
 
-use crate::Envelope;
 use crate::connection::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::Body;
 use crate::receipt::{Attempts, Outcome, Receipt, Recipient};
+use crate::{Envelope, telemetry};
 
 /// When and how often a [`Client`](crate::Client) retries a message after a transient failure: no
 /// connection, a connection lost or a time-out reached before the whole message was sent, a 4xx
@@ -94,6 +94,7 @@ pub(crate) async fn send<F: Future<Output = Result<Receipt>>>(
         let (Some(delay), Some(again)) = (delay, again) else {
             return state.end(result);
         };
+        telemetry::retried(&result, delay);
         state.keep_unknown(result);
         sleep(delay).await;
         (state.current, body) = (remaining, again);

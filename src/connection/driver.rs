@@ -37,11 +37,11 @@ use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 
 use super::clock::{Clock, FAR, Limit, LimitKind};
 use super::not_sent;
-use crate::Timeouts;
 use crate::error::{Error, Phase, Result};
 use crate::message::Body;
 use crate::proto::{AbortReason, Chunk, Event, Machine, ProtocolError, Reply, Step, Transaction};
 use crate::transport::{Stream, Transport};
+use crate::{Timeouts, telemetry};
 
 /// How long replies are read after a write failed: they say why the server closed.
 const DRAIN_TIME: Duration = Duration::from_secs(1);
@@ -494,7 +494,10 @@ impl<'d> ServerWait<'d> {
 impl Drop for ServerWait<'_> {
     fn drop(&mut self) {
         match self.wait_for {
-            Some(WaitFor::Reply(phase)) => self.driver.clock.spend(phase, self.since),
+            Some(WaitFor::Reply(phase)) => {
+                self.driver.clock.spend(phase, self.since);
+                telemetry::waited(phase, self.since.elapsed());
+            }
             Some(WaitFor::Body) => self.driver.body_wait += self.since.elapsed(),
             None => {}
         }

@@ -53,6 +53,8 @@ enum Stage {
     Started(Submission),
     /// It could not be prepared, or no connection was available for it.
     Failed(Error),
+    /// Not a message: the connection was lost between two of them.
+    Lost(Error),
 }
 
 impl InFlight {
@@ -94,8 +96,17 @@ impl InFlight {
 
     /// Adds a message that cannot be sent.
     pub(super) fn push_failed(&mut self, error: Error, start: MessageStart) {
+        self.push_ended(Stage::Failed(error), start);
+    }
+
+    /// Adds the loss of the connection between two messages.
+    pub(super) fn push_lost(&mut self, error: Error, start: MessageStart) {
+        self.push_ended(Stage::Lost(error), start);
+    }
+
+    fn push_ended(&mut self, stage: Stage, start: MessageStart) {
         self.messages.push_back(InFlightMessage {
-            stage: Stage::Failed(error),
+            stage,
             start,
             clock: None,
             prepared: None,
@@ -246,8 +257,13 @@ impl InFlightMessage {
         match &self.stage {
             Stage::Queued => false,
             Stage::Started(submission) => submission.is_over(),
-            Stage::Failed(_) => true,
+            Stage::Failed(_) | Stage::Lost(_) => true,
         }
+    }
+
+    /// Whether it is a message, and not the loss of the connection.
+    pub(super) fn is_message(&self) -> bool {
+        !matches!(self.stage, Stage::Lost(_))
     }
 
     /// The session ended before the server took anything of the message, and it can be sent again.
@@ -278,7 +294,7 @@ impl InFlightMessage {
                 }
                 submission.finish(&facts)
             }
-            Stage::Failed(error) => (Delivery::default(), Err(error)),
+            Stage::Failed(error) | Stage::Lost(error) => (Delivery::default(), Err(error)),
             Stage::Queued => (Delivery::default(), Err(not_sent(Step::Closed))),
         };
         let receipt = connection.receipt(&session, delivery, self.start);

@@ -126,6 +126,8 @@ pub struct Connection {
     /// A call was started and not completed: it is running, or its future was dropped. Set and
     /// cleared by [`CallGuard`] alone.
     in_call: bool,
+    #[cfg(feature = "metrics")]
+    _counted: telemetry::OpenConnection,
 }
 
 impl fmt::Debug for Connection {
@@ -173,9 +175,15 @@ impl Connection {
     /// connection. Dropped later, it leaves one that refuses further use; the message was not sent,
     /// unless all of it had been written: then it may have been delivered.
     pub async fn send(&mut self, message: impl Into<Message<'_>>) -> Result<Receipt> {
+        let info = self.info.clone();
+        let sending = pin!(self.prepare_and_send(message.into()));
+        telemetry::in_send(|| info.server.clone(), sending).await
+    }
+
+    async fn prepare_and_send(&mut self, message: Message<'_>) -> Result<Receipt> {
         let started = Instant::now();
         let mut clock = Clock::start(&self.driver.timeouts);
-        let (envelope, body) = prepare_by(&clock, message.into()).await?;
+        let (envelope, body) = prepare_by(&clock, message).await?;
         clock.allow_for(envelope.recipients().len(), &self.driver.timeouts);
         self.start_message(clock);
         self.send_prepared(envelope, body, started, None).await
@@ -200,7 +208,7 @@ impl Connection {
         let info = call.info.clone();
         let result = {
             let submitting = pin!(call.submit(envelope, body, started, endpoint));
-            telemetry::in_span("send", &info.server, submitting).await
+            telemetry::in_span("submit", || info.server.clone(), submitting).await
         };
         call.complete_with(result)
     }

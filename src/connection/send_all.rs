@@ -18,7 +18,7 @@ use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::message::{Body, Message};
 use crate::proto::{Event, Step};
 use crate::receipt::Receipt;
-use crate::{Endpoint, Envelope};
+use crate::{Endpoint, Envelope, telemetry};
 
 impl Connection {
     /// Sends the messages of a stream, and yields the outcome of each, in their order.
@@ -186,7 +186,12 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> SendAl
                 if self.open_transactions.is_empty() {
                     self.end_call();
                 }
-                return Some(message.finish(&self.connection));
+                let is_message = message.is_message();
+                let result = message.finish(&self.connection);
+                if is_message {
+                    telemetry::sent(|| self.connection.info.server.clone(), &result);
+                }
+                return Some(result);
             }
             if self.input_ended && self.in_flight.is_empty() && self.preparing.is_none() {
                 self.end_call();
@@ -568,7 +573,7 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> SendAl
         {
             // Between two messages: none has failed, but the next one cannot be sent.
             let start = MessageStart::now(connection);
-            self.in_flight.push_failed(error, start);
+            self.in_flight.push_lost(error, start);
         }
     }
 }

@@ -78,7 +78,7 @@ impl Connection {
     ) -> BoxFuture<'_, Result<Connection>> {
         Box::pin(async move {
             let connecting = pin!(Connection::connect_in(endpoint, clock));
-            telemetry::in_span("connect", &endpoint.server_name(), connecting).await
+            telemetry::in_span("connect", || endpoint.server_name(), connecting).await
         })
     }
 
@@ -189,6 +189,8 @@ impl Connection {
             send_window: endpoint.send_window,
             round_trips_before: 0,
             in_call: false,
+            #[cfg(feature = "metrics")]
+            _counted: telemetry::OpenConnection::new(endpoint.server_name()),
         };
         // The server may know the secret from an earlier connection, and say it before the login.
         endpoint.login.hide(session.driver.machine.secrets_mut());
@@ -247,7 +249,11 @@ impl Connection {
             Protocol::Lmtp => TlsMode::ImplicitLmtp,
         };
         let handshake = pin!(connector.handshake(&endpoint.host, stream, mode));
-        let handshake = pin!(telemetry::in_span("tls", &endpoint.host, handshake));
+        let handshake = pin!(telemetry::in_span(
+            "tls",
+            || endpoint.host.clone(),
+            handshake
+        ));
         let outcome = within(&mut self.driver.clock, endpoint, Phase::Tls, handshake).await;
         let transcript = self.driver.machine.transcript_mut();
         match outcome {
@@ -374,6 +380,7 @@ pub(crate) async fn within<T>(
     let limit = clock.limit(phase, began, timeouts);
     let outcome = timeout_at(limit.at, future).await;
     clock.spend(phase, began);
+    telemetry::waited(phase, began.elapsed());
     outcome.unwrap_or_else(|_| {
         Err(
             Error::new(ErrorKind::Timeout, phase, too_slow(phase, limit.why))

@@ -6,6 +6,7 @@
 mod circuit;
 
 use std::fmt;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -306,6 +307,20 @@ impl Failover {
     /// As for [`Client::send`]. A message that was to show whether a paused server works leaves
     /// that to the next one.
     pub async fn send(&self, message: impl Into<Message<'_>>) -> Result<Receipt> {
+        let sending = pin!(self.prepare_and_send(message.into()));
+        telemetry::in_send(|| self.server_names(), sending).await
+    }
+
+    /// The hosts of all servers, in their order.
+    fn server_names(&self) -> String {
+        let names = self
+            .servers
+            .iter()
+            .map(|server| server.endpoint().server_name());
+        names.collect::<Vec<_>>().join(", ")
+    }
+
+    async fn prepare_and_send(&self, message: Message<'_>) -> Result<Receipt> {
         let started = Instant::now();
         let limits = Timeouts {
             total_wait: None,
@@ -320,7 +335,7 @@ impl Failover {
         for server in &*self.servers {
             server.endpoint().check()?;
         }
-        let (envelope, body) = prepare_by(&clock, message.into()).await?;
+        let (envelope, body) = prepare_by(&clock, message).await?;
         let attempt = |envelope, body| Box::pin(self.attempt(envelope, body, &clock, started));
         let result = match &self.retries {
             Some(retries) => {

@@ -40,6 +40,15 @@ mod login;
 ))]
 mod mailers;
 mod message;
+#[cfg(all(
+    feature = "aws-lc-rs",
+    feature = "failover",
+    feature = "metrics",
+    feature = "pool",
+    feature = "testing",
+    feature = "tower"
+))]
+mod metrics;
 #[cfg(all(feature = "aws-lc-rs", feature = "testing"))]
 mod partial_sends;
 #[cfg(all(

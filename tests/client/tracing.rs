@@ -1,5 +1,5 @@
-//! What the feature `tracing` tells: each step with its host and duration, the dialogue, and no
-//! secret.
+//! What the feature `tracing` tells: each message with its outcome, each step with its host and
+//! duration, the dialogue, and no secret.
 
 use envoi::Client;
 use envoi::mail_builder::MessageBuilder;
@@ -35,11 +35,20 @@ async fn tracing_shows_phases_and_dialogue_but_no_secrets() {
         .unwrap_err();
 
     let text = log.text();
+    let queue_id = receipt.queue_id().unwrap();
+    let sent = format!(
+        "outcome=\"accepted\" bytes={} recipients=1 accepted=1 queue_id=\"{queue_id}\"",
+        receipt.bytes
+    );
     for words in [
+        "INFO smtp{step=\"send\" host=\"localhost\"}: envoi: sent seconds=",
+        &sent,
+        "WARN smtp{step=\"send\" host=\"localhost\"}: envoi: ",
+        "outcome=\"permanent\" bytes=0 recipients=1 accepted=0",
         "smtp{step=\"connect\" host=\"localhost\"}",
         "step=\"tls\"",
         "step=\"login\"",
-        "step=\"send\"",
+        "step=\"submit\"",
         "done seconds=",
         "C: AUTH PLAIN ***",
         "kind=\"auth\"",

@@ -1,0 +1,291 @@
+//! What the feature `metrics` records, as Prometheus would read it.
+
+use std::collections::BTreeSet;
+use std::pin::pin;
+use std::task::{Context, Waker};
+use std::time::Duration;
+
+use envoi::mail_builder::MessageBuilder;
+use envoi::mail_builder::headers::address::Address;
+use envoi::testing::Server;
+use envoi::{Client, Connection, Failover, Message, RetryPolicy, describe_metrics};
+use futures::StreamExt as _;
+use metrics::LocalRecorderGuard;
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+
+/// The metrics of this thread until the guard is dropped.
+fn record() -> (PrometheusHandle, LocalRecorderGuard<'static>) {
+    let recorder = Box::leak(Box::new(PrometheusBuilder::new().build_recorder()));
+    let handle = recorder.handle();
+    (handle, metrics::set_default_local_recorder(recorder))
+}
+
+/// The value of the metric with this name and labels, which are in any order.
+fn value(text: &str, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
+    let wanted: BTreeSet<String> = labels
+        .iter()
+        .map(|(key, value)| format!("{key}=\"{value}\""))
+        .collect();
+    text.lines().find_map(|line| {
+        let (metric, value) = line.rsplit_once(' ')?;
+        let (found, labels) = metric.strip_suffix('}')?.split_once('{')?;
+        let labels: BTreeSet<String> = labels.split(',').map(str::to_owned).collect();
+        (found == name && labels == wanted).then(|| value.parse().unwrap())
+    })
+}
+
+/// The name, the labels and the value of a metric.
+type Expected<'a> = (&'a str, &'a [(&'a str, &'a str)], f64);
+
+#[track_caller]
+fn assert_values(text: &str, expected: &[Expected<'_>]) {
+    for (name, labels, expected) in expected {
+        let found = value(text, name, labels);
+        assert_eq!(found, Some(*expected), "{name} {labels:?} in:\n{text}");
+    }
+}
+
+fn mail(to: impl Into<Address<'static>>) -> Message<'static> {
+    let mail = MessageBuilder::new()
+        .from("me@example.org")
+        .to(to)
+        .text_body("Hello.");
+    Message::from(mail)
+}
+
+const HOST: (&str, &str) = ("host", "localhost");
+
+#[tokio::test]
+async fn messages_recipients_and_steps_are_counted_by_outcome() {
+    let (metrics, _recording) = record();
+    let server = Server::builder()
+        .login("alice", "secret")
+        .refuse_recipient("gone@example.com", "550 5.1.1 No such user")
+        .refuse_recipient("full@example.com", "452 4.2.2 Full")
+        .start()
+        .await
+        .unwrap();
+    let client = Client::from_url(&server.url()).unwrap();
+
+    let pool = client.pool(1);
+    let receipt = pool.send(mail("you@example.com")).await.unwrap();
+    let both = mail(vec!["you@example.com", "gone@example.com"]);
+    let partial = pool.send(both).await.unwrap();
+    assert!(!partial.all_accepted());
+    pool.send(mail("gone@example.com")).await.unwrap_err();
+    pool.send(mail("full@example.com")).await.unwrap_err();
+    let text = metrics.render();
+    assert_values(
+        &text,
+        &[
+            (
+                "envoi_messages_total",
+                &[HOST, ("outcome", "accepted")],
+                1.0,
+            ),
+            ("envoi_messages_total", &[HOST, ("outcome", "partial")], 1.0),
+            (
+                "envoi_messages_total",
+                &[HOST, ("outcome", "permanent")],
+                1.0,
+            ),
+            (
+                "envoi_messages_total",
+                &[HOST, ("outcome", "transient")],
+                1.0,
+            ),
+            (
+                "envoi_recipients_total",
+                &[HOST, ("outcome", "accepted")],
+                2.0,
+            ),
+            (
+                "envoi_recipients_total",
+                &[HOST, ("outcome", "refused")],
+                3.0,
+            ),
+            (
+                "envoi_message_bytes_total",
+                &[HOST],
+                (receipt.bytes + partial.bytes) as f64,
+            ),
+            ("envoi_sends_in_progress", &[HOST], 0.0),
+            ("envoi_open_connections", &[HOST], 1.0),
+        ],
+    );
+    for (step, result, count) in [
+        ("connect", "ok", 1.0),
+        ("tls", "ok", 1.0),
+        ("login", "ok", 1.0),
+        ("pool_wait", "ok", 4.0),
+        ("submit", "ok", 2.0),
+        ("submit", "refused", 2.0),
+        ("send", "ok", 2.0),
+        ("send", "refused", 2.0),
+    ] {
+        let labels = [HOST, ("step", step), ("result", result)];
+        assert_values(&text, &[("envoi_step_seconds_count", &labels, count)]);
+    }
+    for phase in ["connect", "tls", "greeting", "auth", "mail", "end-of-data"] {
+        let waits = value(&text, "envoi_wait_seconds_count", &[("phase", phase)]);
+        assert!(waits.is_some_and(|waits| waits >= 1.0), "{phase}:\n{text}");
+    }
+    pool.close().await;
+    assert_values(
+        &metrics.render(),
+        &[("envoi_open_connections", &[HOST], 0.0)],
+    );
+}
+
+#[tokio::test]
+async fn each_way_to_send_counts_a_message_once() {
+    let (metrics, _recording) = record();
+    let server = Server::start().await.unwrap();
+    let client = Client::from_url(&server.url()).unwrap();
+    let accepted = |count| {
+        let labels = [HOST, ("outcome", "accepted")];
+        assert_values(
+            &metrics.render(),
+            &[
+                ("envoi_messages_total", &labels, count),
+                ("envoi_recipients_total", &labels, count),
+            ],
+        );
+    };
+
+    let _ = client.send(mail("you@example.com")).await.unwrap();
+    accepted(1.0);
+    let mut connection: Connection = client.connect().await.unwrap();
+    let _ = connection.send(mail("you@example.com")).await.unwrap();
+    accepted(2.0);
+    let three = || futures::stream::iter((0..3).map(|_| mail("you@example.com")));
+    let sent: Vec<_> = connection.send_all(three()).collect().await;
+    assert!(sent.iter().all(Result::is_ok));
+    accepted(5.0);
+    let pool = client.pool(1);
+    let sent: Vec<_> = pool.send_all(three()).collect().await;
+    assert!(sent.iter().all(Result::is_ok));
+    accepted(8.0);
+    let failover = Failover::new([client.into()]);
+    let _ = failover.send(mail("you@example.com")).await.unwrap();
+    accepted(9.0);
+    let mut service = tower::ServiceExt::<Message<'static>>::ready_oneshot(pool)
+        .await
+        .unwrap();
+    let _ = tower::Service::call(&mut service, mail("you@example.com"))
+        .await
+        .unwrap();
+    accepted(10.0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn retries_are_counted_and_the_message_once() {
+    let (metrics, _recording) = record();
+    let server = Server::builder()
+        .refuse_recipient("full@example.com", "452 4.2.2 Full")
+        .start()
+        .await
+        .unwrap();
+    let client = Client::from_url(&server.url())
+        .unwrap()
+        .retries(RetryPolicy::new(2));
+    client.send(mail("full@example.com")).await.unwrap_err();
+    assert_values(
+        &metrics.render(),
+        &[
+            ("envoi_retries_total", &[HOST], 2.0),
+            (
+                "envoi_messages_total",
+                &[HOST, ("outcome", "transient")],
+                1.0,
+            ),
+            (
+                "envoi_recipients_total",
+                &[HOST, ("outcome", "refused")],
+                1.0,
+            ),
+        ],
+    );
+}
+
+#[tokio::test]
+async fn a_dropped_call_is_counted() {
+    let (metrics, _recording) = record();
+    let server = Server::start().await.unwrap();
+    let client = Client::from_url(&server.url()).unwrap();
+    {
+        let mut context = Context::from_waker(Waker::noop());
+        let mut sending = pin!(client.send(mail("you@example.com")));
+        assert!(sending.as_mut().poll(&mut context).is_pending());
+        assert_values(
+            &metrics.render(),
+            &[("envoi_sends_in_progress", &[HOST], 1.0)],
+        );
+    }
+    assert_values(
+        &metrics.render(),
+        &[
+            ("envoi_sends_in_progress", &[HOST], 0.0),
+            ("envoi_messages_total", &[HOST, ("outcome", "dropped")], 1.0),
+        ],
+    );
+}
+
+#[tokio::test]
+async fn a_full_pool_and_a_paused_server_are_visible() {
+    let (metrics, _recording) = record();
+    let server = Server::start().await.unwrap();
+    let client = Client::from_url(&server.url()).unwrap();
+    let mut config = envoi::PoolConfig::new(1);
+    config.acquire_timeout = Duration::ZERO;
+    let pool = client.pool(config);
+    let held = pool.get().await.unwrap();
+    pool.send(mail("you@example.com")).await.unwrap_err();
+    let waits = [HOST, ("step", "pool_wait"), ("result", "timeout")];
+    assert_values(
+        &metrics.render(),
+        &[("envoi_step_seconds_count", &waits, 1.0)],
+    );
+    drop(held);
+
+    let failover = Failover::new([Client::from_url("smtp://127.0.0.1:1?tls=none")
+        .unwrap()
+        .into()]);
+    for _ in 0..3 {
+        failover.send(mail("you@example.com")).await.unwrap_err();
+    }
+    let host = [("host", "127.0.0.1")];
+    assert_values(&metrics.render(), &[("envoi_server_paused", &host, 1.0)]);
+}
+
+#[tokio::test]
+async fn the_guide_lists_all_metrics() {
+    let (metrics, _recording) = record();
+    describe_metrics();
+    let guide = include_str!("../../docs/observability.md");
+    let listed: BTreeSet<&str> = guide
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `envoi_")?.split_once('`'))
+        .map(|(name, _)| name)
+        .collect();
+    assert_eq!(listed.len(), 9);
+    // Every metric that appears when messages are sent has its description, and its line.
+    let server = Server::start().await.unwrap();
+    let client = Client::from_url(&server.url()).unwrap();
+    let _ = client.send(mail("you@example.com")).await.unwrap();
+    let text = metrics.render();
+    for kind in text
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE envoi_"))
+    {
+        let (name, _) = kind.split_once(' ').unwrap();
+        assert!(
+            listed.contains(name),
+            "{name} is not in docs/observability.md"
+        );
+        assert!(
+            text.contains(&format!("# HELP envoi_{name} ")),
+            "{name}:\n{text}"
+        );
+    }
+}
