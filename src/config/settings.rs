@@ -33,7 +33,7 @@ use crate::{Endpoint, Secret, Timeouts};
 /// | `trust-password-file` | the file with the password of the key stores |
 /// | `server-name` | the name to verify, if it is not the host |
 /// | `min-tls`, `max-tls` | `1.2` or `1.3` |
-/// | `client-cert`, `client-key` | the client certificate, and its key if that is a file of its own |
+/// | `client-cert`, `client-key` | the client certificate, and its key if in another file |
 /// | `client-password-file` | the file with the password of its key store |
 /// | `auth` | mechanisms in order of preference; a list, or separated by commas |
 /// | `auth-in-clear` | `yes` (or `true` in a file) allows a login without TLS |
@@ -41,8 +41,8 @@ use crate::{Endpoint, Secret, Timeouts};
 /// | `timeout` | seconds, as [`Timeouts::uniform`] |
 ///
 /// A key that is not known is refused, with the nearest one that is. No message has a password in
-/// it; note that `Display` of an error of the crate `toml` adds the line of the file, which may have
-/// one, and `message` does not. `Debug` shows that there is a password, and nothing of it;
+/// it; note that `Display` of an error of the crate `toml` adds the line of the file, which may
+/// have one, and `message` does not. `Debug` shows that there is a password, and nothing of it;
 /// `Serialize` leaves it out.
 ///
 /// [each login]: Endpoint::password_file

@@ -216,12 +216,12 @@ async fn a_sendmail_in_the_background_is_not_awaited() {
     let fifo = "mkfifo fifo; cat fifo >/dev/null & cat >/dev/null; exit";
     let script = Script::new(&format!("{fifo} 0"));
     let _ = script.mailer().send(hello()).await.unwrap();
-    // It ends when the FIFO is closed.
-    drop(
-        pipe::OpenOptions::new()
-            .open_sender(script.path("fifo"))
-            .unwrap(),
-    );
+    // It ends when the FIFO, which it may not have opened yet, is closed.
+    let fifo = tokio::fs::OpenOptions::new()
+        .write(true)
+        .open(script.path("fifo"))
+        .await;
+    drop(fifo.unwrap());
 }
 
 #[tokio::test]
