@@ -20,7 +20,7 @@ use crate::{Client, Error, Message, Receipt};
 /// # fn main() {}
 /// # #[cfg(feature = "testing")]
 /// # #[tokio::main(flavor = "current_thread")]
-/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # async fn main() -> Result<(), tower::BoxError> {
 /// use std::time::Duration;
 ///
 /// use envoi::mail_builder::MessageBuilder;

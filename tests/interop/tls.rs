@@ -2,6 +2,7 @@
 
 use std::error::Error as _;
 use std::fs::File;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use envoi::tls::{CertificateFailure, CertificateProblem, ClientCertificate};
@@ -14,6 +15,18 @@ fn endpoint(server: &Server) -> Endpoint {
     Endpoint::from_url(&server.starttls(NO_LOGIN)).unwrap()
 }
 
+/// A copy of the server's CA. The settings of no other test are equal to those with it, so no
+/// ticket of another test is used: Postfix takes those of all its ports.
+fn own_ca(server: &Server, folder: &Path) -> PathBuf {
+    let ca = folder.join(format!("{}.pem", server.port_587));
+    std::fs::copy(&server.ca, &ca).unwrap();
+    // A file that was just written is read again by each client.
+    let written = SystemTime::now() - Duration::from_secs(60);
+    let file = File::options().write(true).open(&ca).unwrap();
+    file.set_modified(written).unwrap();
+    ca
+}
+
 /// Each is a client of its own, made from the same URL. A ticket of TLS 1.3 is used once (RFC 8446,
 /// C.4). Postfix sends one in a full handshake, and none in a handshake that used one.
 #[tokio::test]
@@ -24,14 +37,7 @@ async fn clients_with_equal_settings_resume_sessions() {
         (special("TLS12"), NO_LOGIN, [false, true, true, true]),
         (postfix().clone(), ALICE, [false, true, false, true]),
     ] {
-        // The settings of no other test are equal, so none uses the tickets of this one.
-        let ca = folder.path().join(format!("{}.pem", server.port_587));
-        std::fs::copy(&server.ca, &ca).unwrap();
-        // A file that was just written is read again by each client.
-        let written = SystemTime::now() - Duration::from_secs(60);
-        let file = File::options().write(true).open(&ca).unwrap();
-        file.set_modified(written).unwrap();
-        server.ca = ca;
+        server.ca = own_ca(&server, folder.path());
         let url = server.starttls(user);
         let (mut clients, mut resumed) = (Vec::new(), Vec::new());
         for _ in expected {
@@ -50,7 +56,10 @@ async fn clients_with_equal_settings_resume_sessions() {
 #[tokio::test]
 #[ignore = "needs real servers"]
 async fn a_missing_intermediate_is_explained() {
-    let server = special("CHAIN");
+    let mut server = special("CHAIN");
+    let middle = server.ca.with_file_name("middle.pem");
+    let folder = tempfile::tempdir().unwrap();
+    server.ca = own_ca(&server, folder.path());
     let to = someone("chain");
     let error = Client::new(endpoint(&server))
         .send(hello(&to))
@@ -76,7 +85,6 @@ async fn a_missing_intermediate_is_explained() {
     assert!(error.hint().unwrap().contains("administrator"), "{error}");
 
     // With the intermediate in the trust, the mail goes.
-    let middle = server.ca.with_file_name("middle.pem");
     let url = format!("{}&trust={}", server.starttls(NO_LOGIN), middle.display());
     let receipt = Client::from_url(&url)
         .unwrap()
