@@ -77,6 +77,7 @@ mod scripted_server;
 mod sendmail;
 #[cfg(all(feature = "aws-lc-rs", feature = "pool", feature = "testing"))]
 mod stream;
+#[cfg(all(feature = "aws-lc-rs", feature = "testing"))]
 mod timeouts;
 #[cfg(all(
     feature = "aws-lc-rs",
