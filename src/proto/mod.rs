@@ -4,7 +4,7 @@
 //! A [`Machine`] conducts one session. It knows which command may be sent when, what each reply
 //! means, and what became of each message. It knows no socket, no async runtime and no TLS library:
 //! a driver carries bytes between the machine and the server, and measures time. `Connection` is
-//! such a driver on tokio; `examples/blocking.rs` is one on a socket of the standard library. The
+//! such a driver on tokio; `examples/machine.rs` is one on a socket of the standard library. The
 //! same bytes give the same events, however they are split.
 //!
 //! # The life cycle

@@ -4,7 +4,7 @@
 //! the machine, reads while the machine waits, and keeps the time.
 //!
 //! ```text
-//! cargo run --example blocking -- localhost:25 alice@example.org bob@example.com
+//! cargo run --example machine -- localhost:25 alice@example.org bob@example.com
 //! ```
 
 use std::error::Error;
@@ -29,7 +29,7 @@ fn main() -> ExitCode {
 fn run() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [server, from, to @ ..] = &arguments[..] else {
-        return Err("usage: blocking HOST:PORT FROM TO…".into());
+        return Err("usage: machine HOST:PORT FROM TO…".into());
     };
     let to: Vec<Address> = to.iter().map(Address::new).collect::<Result<_, _>>()?;
     let envelope = Envelope::new(Address::new(from)?, to)?;

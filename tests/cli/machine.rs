@@ -1,4 +1,4 @@
-//! The example `blocking`: a session on a blocking socket, without an I/O library.
+//! The example `machine`: a session on a blocking socket, without an I/O library.
 
 use envoi::testing::{Builder, Server};
 use support::program::{self, Run};
@@ -11,7 +11,7 @@ async fn send(server: &Server) -> Run {
         "you@example.com",
         "unknown@example.com",
     ];
-    program::run("blocking", &arguments, b"", &[]).await
+    program::run("machine", &arguments, b"", &[]).await
 }
 
 async fn start(server: Builder) -> Server {
@@ -19,7 +19,7 @@ async fn start(server: Builder) -> Server {
 }
 
 #[tokio::test]
-async fn blocking_sends_with_and_without_pipelining() {
+async fn machine_sends_with_and_without_pipelining() {
     for keywords in [&[][..], &["PIPELINING"]] {
         let server = keywords.iter().fold(Server::builder(), |server, keyword| {
             server.without(*keyword)
@@ -43,7 +43,7 @@ async fn blocking_sends_with_and_without_pipelining() {
 }
 
 #[tokio::test]
-async fn blocking_reports_a_refused_message() {
+async fn machine_reports_a_refused_message() {
     let refuse = |command: &str| (command == ".").then(|| "554 5.6.0 Not this one".into());
     let server = start(Server::builder().answer(refuse)).await;
     let run = send(&server).await;
@@ -57,7 +57,7 @@ async fn blocking_reports_a_refused_message() {
 }
 
 #[tokio::test]
-async fn blocking_fails_when_the_outcome_is_unknown() {
+async fn machine_fails_when_the_outcome_is_unknown() {
     let garbage = |command: &str| (command == ".").then(|| "not a reply".into());
     let server = start(Server::builder().answer(garbage)).await;
     send(&server).await.exits_with(1).says("not a reply");
