@@ -3,6 +3,7 @@
 //! `cargo test` builds the examples first. `cargo test --test cli` alone does not: then
 //! `cargo build --examples --all-features` comes before.
 
+mod blocking;
 mod fuzz_server;
 mod machine;
 #[cfg(target_os = "linux")]
