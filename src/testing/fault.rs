@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::fmt;
 use std::time::Duration;
 
+use fastrand::Rng;
+
 /// A moment of a session at which a [`Fault`] can occur.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -85,8 +87,9 @@ impl fmt::Display for Step {
 /// A fault of the server: what it does at a [`Step`] in place of what it should.
 ///
 /// A fault occurs each time that its step is reached, unless [`after`](Self::after),
-/// [`every`](Self::every), [`times`](Self::times) or [`matching`](Self::matching) limit it. It is
-/// set before the start by [`Builder::fault`](super::Builder::fault), or while the server runs by
+/// [`every`](Self::every), [`one_in`](Self::one_in), [`times`](Self::times) or
+/// [`matching`](Self::matching) limit it. It is set before the start by
+/// [`Builder::fault`](super::Builder::fault), or while the server runs by
 /// [`Server::add_fault`](super::Server::add_fault). Of several faults at one step, delays add up,
 /// and the first other fault occurs.
 ///
@@ -126,9 +129,17 @@ pub struct Fault {
     action: Action,
     after: u64,
     every: u64,
+    random: Option<OneIn>,
     times: u64,
     per_connection: bool,
     matching: Option<String>,
+}
+
+/// The random choice of one of several times.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct OneIn {
+    n: u64,
+    random: Rng,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -147,6 +158,7 @@ impl Fault {
             action,
             after: 0,
             every: 1,
+            random: None,
             times: u64::MAX,
             per_connection: false,
             matching: None,
@@ -311,6 +323,28 @@ impl Fault {
         self
     }
 
+    /// Occurs at random: one of `n` times that the step is reached, on average, of those that
+    /// [`after`](Self::after) and [`every`](Self::every) leave. Faults with the same seed occur at
+    /// the same times, as counted by the server; with several connections at once, the order in
+    /// which these reach the step differs from run to run.
+    ///
+    /// # Panics
+    ///
+    /// If `n` is 0.
+    ///
+    /// ```
+    /// use envoi::testing::{Fault, Step};
+    ///
+    /// // 2 % of the messages are refused.
+    /// let fault = Fault::reply(Step::Message, "451 4.3.0 Try later").one_in(50, 17);
+    /// ```
+    pub fn one_in(mut self, n: u64, seed: u64) -> Self {
+        assert!(n > 0, "a fault cannot occur in one of 0 times");
+        let random = Rng::with_seed(seed);
+        self.random = Some(OneIn { n, random });
+        self
+    }
+
     /// Occurs at most `n` times.
     pub fn times(mut self, n: u64) -> Self {
         self.times = n;
@@ -365,7 +399,14 @@ impl Fault {
 /// The faults of a running server, and how often the step of each was reached.
 #[derive(Default)]
 pub(super) struct Faults {
-    active: Vec<(Fault, HashMap<usize, u64>)>,
+    active: Vec<(Fault, HashMap<usize, Counts>)>,
+}
+
+/// How often the step of a fault was reached, and the fault occurred.
+#[derive(Default)]
+struct Counts {
+    reached: u64,
+    occurred: u64,
 }
 
 impl Faults {
@@ -404,12 +445,15 @@ impl Faults {
                 continue;
             }
             let key = if fault.per_connection { connection } else { 0 };
-            let count = counts.entry(key).or_default();
-            *count += 1;
-            let Some(since) = count.checked_sub(fault.after).filter(|since| *since > 0) else {
+            let counts = counts.entry(key).or_default();
+            counts.reached += 1;
+            let since = counts.reached.saturating_sub(fault.after);
+            if since == 0 || !since.is_multiple_of(fault.every) || counts.occurred == fault.times {
                 continue;
-            };
-            if since.is_multiple_of(fault.every) && since / fault.every <= fault.times {
+            }
+            let is_chosen = |one_in: &mut OneIn| one_in.random.u64(0..one_in.n) == 0;
+            if fault.random.as_mut().is_none_or(is_chosen) {
+                counts.occurred += 1;
                 actions.push((fault.step, fault.action.clone()));
                 if !matches!(fault.action, Action::Delay(_)) {
                     break;

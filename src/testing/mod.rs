@@ -349,12 +349,38 @@ impl Server {
     /// file of a message is deleted when its last [`ReceivedMessage`] is dropped. Faults and logins
     /// stay, and [`ReceivedMessage::connection`] stays valid.
     pub fn clear(&self) {
+        drop(self.take_messages());
+    }
+
+    /// Returns the messages that were accepted since the start or the last [`clear`](Self::clear),
+    /// and clears the server: a test of many messages checks each of them, in constant memory.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # use envoi::{Client, mail_builder::MessageBuilder, testing::Server};
+    /// let server = Server::start().await?;
+    /// let client = Client::from_url(&server.url())?;
+    /// for number in 0..3 {
+    ///     let mail = MessageBuilder::new()
+    ///         .from("me@example.org")
+    ///         .to("alice@example.com")
+    ///         .text_body(format!("No. {number}"));
+    ///     client.send(mail).await?;
+    ///     let messages = server.take_messages();
+    ///     messages[0].assert_contains(&format!("No. {number}"));
+    /// }
+    /// assert!(server.messages().is_empty());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn take_messages(&self) -> Vec<ReceivedMessage> {
         let mut log = self.shared.log();
         log.returned = 0;
-        log.messages = Vec::new();
         for session in &mut log.sessions {
             session.groups = Vec::new();
         }
+        std::mem::take(&mut log.messages)
     }
 
     /// Ends the server and all its connections, as dropping it does, and waits until its port is

@@ -1031,6 +1031,26 @@ async fn faults_are_counted_and_matched() {
         let replies = exchange(&mut connect(&server).await, input.as_bytes()).await;
         assert_eq!(first(&replies)[..expected.len()], **expected, "{fault:?}");
     }
+    // At random: as often as it says, with the seed at the same times, and the limits hold.
+    let noops = "NOOP\r\n".repeat(1_000);
+    let at_random = async |fault: Fault| {
+        let builder = Server::builder().plaintext().fault(fault);
+        let server = builder.start().await.unwrap();
+        let replies = exchange(&mut connect(&server).await, noops.as_bytes()).await;
+        let replies = first(&replies);
+        let occurred = replies
+            .iter()
+            .enumerate()
+            .filter(|(_, reply)| *reply == "4");
+        occurred.map(|(at, _)| at).collect::<Vec<_>>()
+    };
+    let fault = |seed| Fault::reply(Step::Noop, "4").one_in(10, seed);
+    let occurred = at_random(fault(1)).await;
+    assert!((60..150).contains(&occurred.len()), "{occurred:?}");
+    assert_eq!(at_random(fault(1)).await, occurred);
+    assert_ne!(at_random(fault(2)).await, occurred);
+    let limited = at_random(fault(1).after(100).times(5)).await;
+    assert!(limited.len() == 5 && limited[0] >= 100, "{limited:?}");
     for (per_connection, expected) in [(true, "4"), (false, "250")] {
         let fault = Fault::reply(Step::Noop, "4").times(1);
         let fault = fault.per_connection(per_connection);
