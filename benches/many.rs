@@ -198,7 +198,7 @@ struct Usage {
 impl Usage {
     fn now() -> Self {
         Usage {
-            kibibytes: status("VmRSS:"),
+            kibibytes: support::status("VmRSS:"),
             cpu: support::cpu_seconds(),
         }
     }
@@ -210,18 +210,10 @@ impl Usage {
         println!(
             "{} {} {}",
             (now.kibibytes - self.kibibytes) / connections as f64,
-            status("Threads:"),
+            support::status("Threads:"),
             (now.cpu - self.cpu) * 1e3 / connections as f64
         );
     }
-}
-
-/// A figure in proc(5).
-fn status(name: &str) -> f64 {
-    let status = std::fs::read_to_string("/proc/self/status").expect("Linux");
-    let line = status.lines().find_map(|line| line.strip_prefix(name));
-    let word = line.and_then(|line| line.split_whitespace().next());
-    word.and_then(|word| word.parse().ok()).expect("a figure")
 }
 
 fn runtime() -> tokio::runtime::Runtime {

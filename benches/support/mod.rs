@@ -197,17 +197,15 @@ fn minor_faults() -> u64 {
 
 /// The kernel's high-water mark (proc(5): VmHWM).
 fn peak_megabytes() -> f64 {
+    status("VmHWM:") * 1024.0 / 1e6
+}
+
+/// A figure of this process in proc(5), such as `VmRSS:`, in KiB.
+pub fn status(name: &str) -> f64 {
     let status = std::fs::read_to_string("/proc/self/status").expect("Linux");
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:"))
-        .expect("a line on memory");
-    let kibibytes: f64 = line
-        .trim()
-        .trim_end_matches(" kB")
-        .parse()
-        .expect("a number");
-    kibibytes * 1024.0 / 1e6
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
+    let word = line.and_then(|line| line.split_whitespace().next());
+    word.and_then(|word| word.parse().ok()).expect("a figure")
 }
 
 /// Writes an incompressible file (xorshift, Marsaglia 2003) and syncs it, so that nothing is
