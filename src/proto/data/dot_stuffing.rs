@@ -3,12 +3,7 @@
 //! A [`Stuffer`] encodes a message in pieces of any size, and ends it. It knows nothing of headers
 //! or MIME and buffers nothing: what needs no change is passed on uncopied.
 
-use std::ops::Range;
-
-use bytes::Bytes;
-use memchr::memchr2;
-
-use super::{Chunk, TextScan};
+use super::{Chunk, LineEndNormalizer, TextScan};
 use crate::proto::Output;
 
 /// Doubles dots at the beginning of lines and makes every line end CRLF: a bare LF and a bare CR
@@ -25,9 +20,7 @@ use crate::proto::Output;
 /// ```
 #[derive(Debug)]
 pub struct Stuffer {
-    at_line_start: bool,
-    /// The last byte was a CR, which has been written.
-    after_cr: bool,
+    line_ends: LineEndNormalizer,
     changes: Changes,
     bytes: u64,
 }
@@ -51,8 +44,7 @@ impl Stuffer {
     /// Creates an encoder for DATA.
     pub fn new() -> Self {
         Stuffer {
-            at_line_start: true,
-            after_cr: false,
+            line_ends: LineEndNormalizer::new(),
             changes: Changes::LineEndsAndDots,
             bytes: 0,
         }
@@ -91,20 +83,19 @@ impl Stuffer {
 
     /// Encodes the next piece of the message into `output`.
     pub fn push(&mut self, chunk: Chunk, output: &mut Output) {
-        let Chunk { bytes, scan } = chunk;
-        let (Some(first), Some(last)) = (bytes.first(), bytes.last()) else {
-            return;
+        let at_line_start = self.line_ends.is_at_line_start();
+        let chunk = match self.is_verbatim() {
+            true => chunk,
+            false => self.line_ends.normalize(chunk),
         };
-        if self.is_verbatim() {
-            return self.emit(&bytes, 0..bytes.len(), output);
-        }
-        let scan = scan.unwrap_or_else(|| TextScan::new(&bytes));
-        if scan.has_bare_line_end || self.after_cr != (*first == b'\n') {
-            return self.push_bare_line_ends(&bytes, output);
+        let Chunk { bytes, scan } = chunk;
+        if bytes.is_empty() {
+            return;
         }
         let mut written = 0;
         if self.doubles_dots() {
-            let dot_at_front = self.at_line_start && *first == b'.';
+            let dot_at_front = at_line_start && bytes[0] == b'.';
+            let scan = scan.unwrap_or_else(|| TextScan::new(&bytes));
             for dot in dot_at_front.then_some(0).into_iter().chain(scan.dots) {
                 // The dot ends one range and begins the next one.
                 output.put_range(&bytes, written..dot + 1);
@@ -113,46 +104,6 @@ impl Stuffer {
         }
         output.put_range(&bytes, written..bytes.len());
         self.bytes += bytes.len() as u64;
-        (self.at_line_start, self.after_cr) = (*last == b'\n', *last == b'\r');
-    }
-
-    /// Encodes a piece line by line. It has bare line ends, or is the rest of one.
-    fn push_bare_line_ends(&mut self, bytes: &Bytes, output: &mut Output) {
-        // Bytes before `written` are in the output, bytes before `next` have been scanned.
-        let (mut written, mut next) = (0, 0);
-        if self.after_cr {
-            self.end_cr(&mut next, bytes, output);
-        }
-        loop {
-            if self.doubles_dots() && self.at_line_start && bytes.get(next) == Some(&b'.') {
-                self.emit(bytes, written..next, output);
-                output.put_slice(b".");
-                written = next;
-            }
-            let Some(found) = memchr2(b'\r', b'\n', &bytes[next..]) else {
-                self.at_line_start &= next == bytes.len();
-                break;
-            };
-            let end = next + found;
-            next = end + 1;
-            self.at_line_start = true;
-            if bytes[end] == b'\n' {
-                self.emit(bytes, written..end, output);
-                self.emit_slice(b"\r\n", output);
-                written = next;
-            } else if next == bytes.len() {
-                self.after_cr = true;
-                self.at_line_start = false;
-                break;
-            } else if bytes[next] == b'\n' {
-                next += 1;
-            } else {
-                self.emit(bytes, written..next, output);
-                self.emit_slice(b"\n", output);
-                written = next;
-            }
-        }
-        self.emit(bytes, written..bytes.len(), output);
     }
 
     /// Ends the message: completes its last line if necessary, and adds the final dot (RFC 5321,
@@ -161,40 +112,19 @@ impl Stuffer {
         if self.is_verbatim() {
             return;
         }
-        if self.after_cr {
-            self.emit_slice(b"\n", output);
-        } else if !self.at_line_start {
-            self.emit_slice(b"\r\n", output);
-        }
+        let end = self.line_ends.end();
+        self.bytes += end.len() as u64;
+        output.put_slice(end);
         if self.doubles_dots() {
             output.put_slice(b".\r\n");
         }
-        (self.at_line_start, self.after_cr) = (true, false);
-    }
-
-    /// The last piece ended with a CR: this one begins with the LF, or it is missing.
-    fn end_cr(&mut self, next: &mut usize, bytes: &[u8], output: &mut Output) {
-        (self.at_line_start, self.after_cr) = (true, false);
-        if bytes[0] == b'\n' {
-            *next = 1;
-        } else {
-            self.emit_slice(b"\n", output);
-        }
-    }
-
-    fn emit(&mut self, bytes: &Bytes, range: Range<usize>, output: &mut Output) {
-        self.bytes += range.len() as u64;
-        output.put_range(bytes, range);
-    }
-
-    fn emit_slice(&mut self, bytes: &[u8], output: &mut Output) {
-        self.bytes += bytes.len() as u64;
-        output.put_slice(bytes);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
 
     fn drained(mut output: Output) -> Vec<u8> {

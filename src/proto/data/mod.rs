@@ -3,12 +3,14 @@
 
 mod chunking;
 mod dot_stuffing;
+mod line_ends;
 mod text_scan;
 
 use bytes::Bytes;
 
 pub(super) use chunking::OutgoingMessage;
 pub use dot_stuffing::Stuffer;
+pub(crate) use line_ends::LineEndNormalizer;
 use text_scan::TextScan;
 
 /// Which bytes a message contains, if that is known before it is sent.
@@ -58,6 +60,11 @@ impl Chunk {
         &self.bytes
     }
 
+    /// Returns the bytes of this piece, before dot-stuffing.
+    pub fn into_bytes(self) -> Bytes {
+        self.bytes
+    }
+
     /// What a scan of the bytes finds. They are scanned once.
     fn scan(&mut self) -> &TextScan {
         self.scan.get_or_insert_with(|| TextScan::new(&self.bytes))
@@ -72,7 +79,6 @@ impl Chunk {
     }
 
     /// Whether a CR or LF is bare. `after_cr` says whether the piece before ended with a CR.
-    #[cfg(feature = "client")]
     pub(crate) fn has_bare_line_end(&mut self, after_cr: bool) -> bool {
         let starts_with_lf = self.bytes.starts_with(b"\n");
         !self.bytes.is_empty() && (self.scan().has_bare_line_end || after_cr != starts_with_lf)
