@@ -272,7 +272,8 @@ fn raw() {
     measured(&mut || {
         runtime.block_on(async {
             let message = Message::raw(text.clone()).envelope(envelope.clone());
-            let (_, mut body) = message.prepare().await.expect("the message is in order");
+            let prepared = message.prepare().await.expect("the message is in order");
+            let mut body = prepared.into_body();
             while let Some(chunk) = body.chunk().await {
                 stuffer.push(chunk.expect("memory is read"), &mut output);
                 while !output.is_empty() {
@@ -300,7 +301,8 @@ fn encoding() {
             let attachment =
                 Attachment::bytes("data.bin", "application/octet-stream", data.clone());
             let message = Message::from(mail.date(0_u64).text_body("Attached.")).attach(attachment);
-            let (_, mut body) = message.prepare().await.expect("the message is in order");
+            let prepared = message.prepare().await.expect("the message is in order");
+            let mut body = prepared.into_body();
             while let Some(chunk) = body.chunk().await {
                 bytes += chunk.expect("memory is read").bytes().len();
             }

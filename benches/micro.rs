@@ -163,11 +163,8 @@ async fn encode(data: Bytes) {
         .to("you@example.com")
         .text_body("Attached.");
     let attachment = Attachment::bytes("data.bin", "application/octet-stream", data);
-    let (_, mut body) = Message::from(mail)
-        .attach(attachment)
-        .prepare()
-        .await
-        .expect("the message is in order");
+    let prepared = Message::from(mail).attach(attachment).prepare().await;
+    let mut body = prepared.expect("the message is in order").into_body();
     while let Some(chunk) = body.chunk().await {
         black_box(chunk.expect("memory is read").bytes());
     }

@@ -221,7 +221,8 @@ fn message(what: &str, file: &Path) -> Message<'static> {
 async fn write_wire(message: Message<'static>, path: &Path) -> u64 {
     use std::io::Write as _;
     let mut file = std::io::BufWriter::new(std::fs::File::create(path).expect("room for a file"));
-    let (_, mut body) = message.prepare().await.expect("the message is in order");
+    let prepared = message.prepare().await.expect("the message is in order");
+    let mut body = prepared.into_body();
     let (mut stuffer, mut output) = (
         envoi::proto::Stuffer::new(),
         envoi::proto::Output::default(),

@@ -14,7 +14,7 @@ use crate::connection::prepare_by;
 use crate::error::{Error, Result};
 #[cfg(feature = "rate-limit")]
 use crate::error::{ErrorKind, Phase};
-use crate::message::{Body, Message};
+use crate::message::{Message, PreparedMessage};
 use crate::receipt::{Delivery, Receipt};
 use crate::tls::TrustSummary;
 use crate::{Connection, Endpoint, Envelope, telemetry};
@@ -179,9 +179,8 @@ impl Client {
     /// object, since its code would otherwise be compiled again in each crate that awaits it.
     fn send_boxed<'a>(&'a self, message: Message<'a>) -> BoxFuture<'a, Result<Receipt>> {
         Box::pin(
-            self.send_by(message, move |envelope, body, clock, started| async move {
-                self.attempt(envelope, &mut Some(body), clock, started)
-                    .await
+            self.send_by(message, move |message, clock, started| async move {
+                self.attempt(&mut Some(message), clock, started).await
             }),
         )
     }
@@ -190,7 +189,7 @@ impl Client {
     pub(crate) async fn send_by<F: Future<Output = Result<Receipt>>>(
         &self,
         message: Message<'_>,
-        attempt: impl Fn(Envelope, Body, Clock, Instant) -> F,
+        attempt: impl Fn(PreparedMessage, Clock, Instant) -> F,
     ) -> Result<Receipt> {
         // Pinned here, as each function that takes the future would move it.
         let sending = pin!(self.prepare_and_send(message, attempt));
@@ -200,24 +199,24 @@ impl Client {
     async fn prepare_and_send<F: Future<Output = Result<Receipt>>>(
         &self,
         message: Message<'_>,
-        attempt: impl Fn(Envelope, Body, Clock, Instant) -> F,
+        attempt: impl Fn(PreparedMessage, Clock, Instant) -> F,
     ) -> Result<Receipt> {
         let started = Instant::now();
         let mut clock = Clock::start(&self.endpoint.timeouts);
         self.endpoint.check()?;
-        let (envelope, body) = prepare_by(&clock, message).await?;
-        clock.allow_for(envelope.recipients().len(), &self.endpoint.timeouts);
-        let attempt = |envelope, body, clock| attempt(envelope, body, clock, started);
+        let message = prepare_by(&clock, message).await?;
+        clock.allow_for(message.envelope.recipients().len(), &self.endpoint.timeouts);
+        let attempt = |message, clock| attempt(message, clock, started);
         #[cfg(feature = "retries")]
         if let Some(retries) = &self.retries {
-            let attempt = |envelope, body| attempt(envelope, body, clock.clone());
+            let attempt = |message| attempt(message, clock.clone());
             let all_or_nothing = self.endpoint.all_or_nothing;
-            let result = retry::send(retries, &clock, all_or_nothing, envelope, body, attempt);
+            let result = retry::send(retries, &clock, all_or_nothing, message, attempt);
             return result
                 .await
                 .map(|receipt| receipt.with_elapsed(started.elapsed()));
         }
-        let result = attempt(envelope, body, clock).await;
+        let result = attempt(message, clock).await;
         result.map(|receipt| receipt.with_elapsed(started.elapsed()))
     }
 
@@ -252,33 +251,36 @@ impl Client {
         Ok(Turn)
     }
 
-    /// Makes one attempt to send a message over a new connection. The body is taken when the
+    /// Makes one attempt to send a message over a new connection. The message is taken when the
     /// transaction starts.
     pub(crate) async fn attempt(
         &self,
-        envelope: Envelope,
-        body: &mut Option<Body>,
+        message: &mut Option<PreparedMessage>,
         clock: Clock,
         started: Instant,
     ) -> Result<Receipt> {
+        let envelope = &message.as_ref().expect(HAS_MESSAGE).envelope;
         let connect = async {
-            let turn = self.turn(&envelope, &clock).await?;
+            let turn = self.turn(envelope, &clock).await?;
             let connection = Connection::connect_by(&self.endpoint, clock).await?;
             turn.start();
             Ok(connection)
         };
         let mut connection = match connect.await {
             Ok(connection) => connection,
-            Err(error) => return Err(with_recipients(error, &self.endpoint, &envelope, started)),
+            Err(error) => return Err(with_recipients(error, &self.endpoint, envelope, started)),
         };
-        let body = body.take().expect("an attempt has a body");
+        let message = message.take().expect(HAS_MESSAGE);
         let result = connection
-            .send_prepared(envelope, body, started, Some(&self.endpoint))
+            .send_prepared(message, started, Some(&self.endpoint))
             .await;
         connection.quit_detached().await;
         result
     }
 }
+
+/// Why an attempt can take its message.
+pub(crate) const HAS_MESSAGE: &str = "an attempt has a message";
 
 /// The turn of a message, which starts once a connection is ready for it.
 #[cfg(feature = "rate-limit")]

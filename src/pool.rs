@@ -25,11 +25,11 @@ use futures_util::stream::{self, StreamExt as _};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
-use crate::client::{Turn, with_recipients};
+use crate::client::{HAS_MESSAGE, Turn, with_recipients};
 use crate::connection::clock::{Clock, FAR, Limit, LimitKind};
 use crate::connection::{Admission, Renewal};
 use crate::error::{Error, ErrorKind, Phase, Result};
-use crate::message::{Body, Message};
+use crate::message::{Message, PreparedMessage};
 use crate::receipt::Receipt;
 use crate::{CheckReport, Client, Connection, Envelope, connection, telemetry};
 
@@ -220,26 +220,25 @@ impl Pool {
 
     /// Boxed for the reasons of `Client::send_boxed`.
     fn send_boxed<'a>(&'a self, message: Message<'a>) -> BoxFuture<'a, Result<Receipt>> {
-        let sending =
-            self.client()
-                .send_by(message, move |envelope, body, clock, started| async move {
-                    self.attempt(envelope, &mut Some(body), clock, started)
-                        .await
-                });
+        let sending = self
+            .client()
+            .send_by(message, move |message, clock, started| async move {
+                self.attempt(&mut Some(message), clock, started).await
+            });
         Box::pin(sending)
     }
 
-    /// Makes one attempt to send a message. The body is taken when the transaction starts.
+    /// Makes one attempt to send a message, which is taken when the transaction starts.
     pub(crate) async fn attempt(
         &self,
-        envelope: Envelope,
-        body: &mut Option<Body>,
+        message: &mut Option<PreparedMessage>,
         clock: Clock,
         started: Instant,
     ) -> Result<Receipt> {
         let endpoint = self.client().endpoint();
+        let envelope = &message.as_ref().expect(HAS_MESSAGE).envelope;
         let acquire = async {
-            let turn = self.turn(&envelope, &clock).await?;
+            let turn = self.turn(envelope, &clock).await?;
             let call = self.start_call()?;
             let acquired = self.acquire(clock.clone()).await?;
             turn.start();
@@ -247,30 +246,22 @@ impl Pool {
         };
         let (_call, (mut pooled, is_kept)) = match acquire.await {
             Ok(acquire) => acquire,
-            Err(error) => return Err(with_recipients(error, endpoint, &envelope, started)),
+            Err(error) => return Err(with_recipients(error, endpoint, envelope, started)),
         };
-        let body = body.take().expect("an attempt has a body");
-        let again = body
-            .restart()
-            .filter(|_| is_kept)
-            .map(|body| (envelope.clone(), body));
-        let error = match pooled
-            .send_prepared(envelope, body, started, Some(endpoint))
-            .await
-        {
+        let message = message.take().expect(HAS_MESSAGE);
+        let again = is_kept.then(|| message.try_clone()).flatten();
+        let error = match pooled.send_prepared(message, started, Some(endpoint)).await {
             Ok(receipt) => return Ok(receipt),
             Err(error) => error,
         };
         let is_dead = pooled.was_stale(&error) && clock.has_time_for(Duration::ZERO);
-        let Some((envelope, body)) = again.filter(|_| is_dead) else {
+        let Some(message) = again.filter(|_| is_dead) else {
             return Err(error);
         };
         if let Err(error) = pooled.renew(endpoint).await {
-            return Err(with_recipients(error, endpoint, &envelope, started));
+            return Err(with_recipients(error, endpoint, &message.envelope, started));
         }
-        pooled
-            .send_prepared(envelope, body, started, Some(endpoint))
-            .await
+        pooled.send_prepared(message, started, Some(endpoint)).await
     }
 
     /// Sends the messages of a stream over one connection of the pool, as [`Connection::send_all`]

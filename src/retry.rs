@@ -10,7 +10,7 @@ use tokio::time::sleep;
 
 use crate::connection::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
-use crate::message::Body;
+use crate::message::PreparedMessage;
 use crate::receipt::{Attempts, Outcome, Receipt, Recipient};
 use crate::{Envelope, telemetry};
 
@@ -74,16 +74,16 @@ pub(crate) async fn send<F: Future<Output = Result<Receipt>>>(
     retries: &RetryPolicy,
     clock: &Clock,
     all_or_nothing: bool,
-    envelope: Envelope,
-    mut body: Body,
-    mut attempt: impl FnMut(Envelope, Body) -> F,
+    mut message: PreparedMessage,
+    mut attempt: impl FnMut(PreparedMessage) -> F,
 ) -> Result<Receipt> {
+    let envelope = message.envelope.clone();
     let mut state = RetryState::new(&envelope);
     let mut delays = retries.delays();
     loop {
-        let again = body.restart();
-        let to = envelope.only(&state.current);
-        let result = state.record(attempt(to, body).await);
+        let again = message.try_clone();
+        message.envelope = envelope.only(&state.current);
+        let result = state.record(attempt(message).await);
         let remaining = state.remaining(all_or_nothing);
         let stays = result
             .as_ref()
@@ -97,7 +97,7 @@ pub(crate) async fn send<F: Future<Output = Result<Receipt>>>(
         telemetry::retried(&result, delay);
         state.keep_unknown(result);
         sleep(delay).await;
-        (state.current, body) = (remaining, again);
+        (state.current, message) = (remaining, again);
     }
 }
 
@@ -216,31 +216,24 @@ mod tests {
             .from("me@example.org")
             .to("you@example.com")
             .text_body("Hello.");
-        let (envelope, body) = Message::from(mail).prepare().await.unwrap();
-        let send = async |count, timeouts: &Timeouts, body: Body| {
+        let message = Message::from(mail).prepare().await.unwrap();
+        let send = async |count, timeouts: &Timeouts, message: PreparedMessage| {
             let mut at = Vec::new();
-            let attempt = |_, _| {
+            let attempt = |_| {
                 at.push(Instant::now());
                 let error = Error::new(ErrorKind::Connect, Phase::Connect, "no");
                 std::future::ready(Err(error.with_receipt(Receipt::new("there"))))
             };
             let clock = Clock::start(timeouts);
-            let result = super::send(
-                &RetryPolicy::new(count),
-                &clock,
-                false,
-                envelope.clone(),
-                body,
-                attempt,
-            )
-            .await;
+            let result =
+                super::send(&RetryPolicy::new(count), &clock, false, message, attempt).await;
             assert_eq!(result.unwrap_err().kind(), ErrorKind::Connect);
             at.windows(2)
                 .map(|pair| pair[1] - pair[0])
                 .collect::<Vec<_>>()
         };
         let seconds = Duration::from_secs;
-        let delays = send(8, &Timeouts::default(), body.restart().unwrap()).await;
+        let delays = send(8, &Timeouts::default(), message.try_clone().unwrap()).await;
         assert_eq!(delays.len(), 8);
         for (delay, shortest) in delays.into_iter().zip([1, 2, 4, 8, 16, 32, 60, 60]) {
             assert!(
@@ -251,7 +244,7 @@ mod tests {
         }
         // At most two seconds, then two to four, and no time for the next.
         let timeouts = Timeouts::default().with_deadline(seconds(7));
-        let delays = send(8, &timeouts, body).await;
+        let delays = send(8, &timeouts, message).await;
         assert!(
             delays.len() == 2 && delays.iter().sum::<Duration>() < seconds(7),
             "{delays:?}"

@@ -196,7 +196,7 @@ mod traits {
         all!(is_shared: Settings, Timeouts, TokenRequest, UploadProgress, Anchor, Certificate);
         all!(is_shared: CertificateFailure, CertificateProblem, ClientCertificate, Security);
         all!(is_shared: TlsInfo, TlsSettings, TlsVersion, Trust, TrustSummary);
-        all!(is_send: Attachment, Body, Connection, DataWriter<'_>, Message<'_>);
+        all!(is_send: Attachment, Body, Connection, DataWriter<'_>, Message<'_>, PreparedMessage);
     }
 
     #[cfg(feature = "pool")]

@@ -12,7 +12,7 @@ use tokio::io::AsyncWrite;
 use super::call::CallGuard;
 use super::not_sent;
 use crate::error::{Error, ErrorKind, Phase, Result};
-use crate::proto::{Event, Reply, Step};
+use crate::proto::{Chunk, Event, Reply, Step};
 
 /// Takes a message piece by piece. [`finish`](Self::finish) ends it; dropped before that, the
 /// message is not sent, and the connection refuses further use.
@@ -34,6 +34,28 @@ use crate::proto::{Event, Reply, Step};
 /// let mut writer = connection.data().await?;
 /// let mut file = tokio::fs::File::open("message.eml").await?;
 /// tokio::io::copy(&mut file, &mut writer).await?;
+/// let reply = writer.finish().await?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// A [`PreparedMessage`](crate::PreparedMessage) has the parameters of MAIL, and chunks that are
+/// sent as they are:
+///
+/// ```no_run
+/// # use envoi::{Connection, Message};
+/// # async fn example(mut connection: Connection, message: Message<'_>) -> envoi::Result<()> {
+/// let mut prepared = message.prepare().await?;
+/// prepared.negotiate(connection.capabilities());
+/// connection.mail(&prepared).await?;
+/// for recipient in prepared.envelope().recipients() {
+///     connection.rcpt(recipient.clone()).await?;
+/// }
+/// let mut writer = connection.data().await?;
+/// let mut body = prepared.into_body();
+/// while let Some(chunk) = body.chunk().await {
+///     writer.write(chunk?).await?;
+/// }
 /// let reply = writer.finish().await?;
 /// # Ok(())
 /// # }
@@ -75,9 +97,11 @@ impl<'c> DataWriter<'c> {
         }
     }
 
-    /// Gives the next piece of the message, of any size. Line ends become CRLF, and dots are
-    /// doubled where they must be. Nothing else is changed: the header fields are sent as they are,
-    /// Bcc included.
+    /// Gives the next piece of the message, of any size: bytes, or a chunk of a
+    /// [`Body`](crate::Body). Line ends become CRLF, and dots are doubled where they must be.
+    /// Nothing else is changed: the header fields are sent as they are, Bcc included. In a
+    /// transaction with [`Content::Binary`](crate::proto::Content::Binary), every byte is sent as it
+    /// is.
     ///
     /// # Errors
     ///
@@ -90,7 +114,7 @@ impl<'c> DataWriter<'c> {
     /// before, even if it was never polled, it leaves a writer that refuses every further call with
     /// [`ErrorKind::Closed`](crate::ErrorKind::Closed): the caller cannot know whether the piece is
     /// a part of the message, so the message is not sent, and the connection refuses further use.
-    pub fn write(&mut self, piece: impl Into<Bytes>) -> impl Future<Output = Result<()>> {
+    pub fn write(&mut self, piece: impl Into<Chunk>) -> impl Future<Output = Result<()>> {
         let state = mem::replace(&mut self.state, State::Writing);
         let piece = piece.into();
         async move {

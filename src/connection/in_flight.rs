@@ -8,14 +8,11 @@ use std::collections::{BTreeSet, VecDeque};
 use super::clock::Clock;
 use super::submission::Submission;
 use super::{Connection, MessageStart, not_sent};
+use crate::SendWindow;
 use crate::error::{Error, Result};
-use crate::message::Body;
+use crate::message::PreparedMessage;
 use crate::proto::Step;
 use crate::receipt::{Delivery, Receipt};
-use crate::{Envelope, SendWindow};
-
-/// A message that is ready to be sent.
-pub(super) type Prepared = Box<(Envelope, Body)>;
 
 /// The messages in flight, each with a number that stays.
 pub(super) struct InFlight {
@@ -43,7 +40,7 @@ pub(super) struct InFlightMessage {
     clock: Option<Clock>,
     /// The message from its beginning: for its first transaction, and where a further one may
     /// follow, or another connection.
-    pub(super) prepared: Option<Prepared>,
+    pub(super) prepared: Option<Box<PreparedMessage>>,
     /// Its share of the window.
     size: u64,
 }
@@ -81,10 +78,15 @@ impl InFlight {
     }
 
     /// Adds a message to the queue.
-    pub(super) fn push(&mut self, prepared: Prepared, start: MessageStart, clock: Clock) {
+    pub(super) fn push(
+        &mut self,
+        prepared: Box<PreparedMessage>,
+        start: MessageStart,
+        clock: Clock,
+    ) {
         self.queued.push_back(self.first + self.messages.len());
         // One of unknown size is sent alone, if the size is limited.
-        let size = prepared.1.size().or(self.window.bytes);
+        let size = prepared.size().or(self.window.bytes);
         self.messages.push_back(InFlightMessage {
             stage: Stage::Queued,
             start,
@@ -186,7 +188,7 @@ impl InFlight {
     pub(super) fn started(
         &mut self,
         number: usize,
-    ) -> Option<(&mut Submission, &mut Option<Prepared>)> {
+    ) -> Option<(&mut Submission, &mut Option<Box<PreparedMessage>>)> {
         let message = self.messages.get_mut(number.checked_sub(self.first)?)?;
         match &mut message.stage {
             Stage::Started(submission) => Some((submission, &mut message.prepared)),
@@ -276,11 +278,8 @@ impl InFlightMessage {
 
     /// Splits the recipients into transactions.
     pub(super) fn new_submission(&self, connection: &Connection) -> Submission {
-        let (envelope, body) = self
-            .prepared
-            .as_deref()
-            .expect("a message in the queue was prepared");
-        connection.new_submission(envelope, body)
+        let message = self.prepared.as_deref();
+        connection.new_submission(message.expect("a message in the queue was prepared"))
     }
 
     /// The result of the message.

@@ -38,14 +38,14 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::diagnose::{self, Facts};
 use crate::error::{Error, ErrorKind, Phase, Result};
-use crate::message::{Body, Message};
+use crate::message::{Message, PreparedMessage};
 use crate::proto::{
     Capabilities, Event, Mechanism, Protocol, REPLY_BUDGET, Reply, ServerLimits, Step, Transaction,
     Transcript,
 };
 use crate::receipt::{Delivery, Effort, Receipt, SessionInfo};
 use crate::tls::TlsInfo;
-use crate::{Address, Endpoint, Envelope, SendWindow, telemetry};
+use crate::{Address, Endpoint, SendWindow, telemetry};
 use call::CallGuard;
 use clock::{Clock, LimitKind};
 use driver::{Driver, too_slow};
@@ -183,10 +183,10 @@ impl Connection {
     async fn prepare_and_send(&mut self, message: Message<'_>) -> Result<Receipt> {
         let started = Instant::now();
         let mut clock = Clock::start(&self.driver.timeouts);
-        let (envelope, body) = prepare_by(&clock, message).await?;
-        clock.allow_for(envelope.recipients().len(), &self.driver.timeouts);
+        let message = prepare_by(&clock, message).await?;
+        clock.allow_for(message.envelope.recipients().len(), &self.driver.timeouts);
         self.start_message(clock);
-        self.send_prepared(envelope, body, started, None).await
+        self.send_prepared(message, started, None).await
     }
 
     /// Sets the time limits of the next message, and where its round trips start to count.
@@ -199,15 +199,14 @@ impl Connection {
     /// the message needs, further connections are made to `endpoint`.
     pub(crate) async fn send_prepared(
         &mut self,
-        envelope: Envelope,
-        body: Body,
+        message: PreparedMessage,
         started: Instant,
         endpoint: Option<&Endpoint>,
     ) -> Result<Receipt> {
         let mut call = CallGuard::start(self)?;
         let info = call.info.clone();
         let result = {
-            let submitting = pin!(call.submit(envelope, body, started, endpoint));
+            let submitting = pin!(call.submit(message, started, endpoint));
             telemetry::in_span("submit", || info.server.clone(), submitting).await
         };
         call.complete_with(result)
@@ -216,13 +215,12 @@ impl Connection {
     /// Sends all transactions of the message, and builds its receipt.
     async fn submit(
         &mut self,
-        envelope: Envelope,
-        body: Body,
+        message: PreparedMessage,
         started: Instant,
         endpoint: Option<&Endpoint>,
     ) -> Result<Receipt> {
-        let mut submission = self.new_submission(&envelope, &body);
-        self.run(&mut submission, &envelope, body, endpoint).await;
+        let mut submission = self.new_submission(&message);
+        self.run(&mut submission, message, endpoint).await;
         #[cfg(feature = "pool")]
         {
             self.sender_accepted = submission.sender_accepted();
@@ -240,8 +238,7 @@ impl Connection {
     async fn run(
         &mut self,
         submission: &mut Submission,
-        envelope: &Envelope,
-        mut body: Body,
+        mut message: PreparedMessage,
         endpoint: Option<&Endpoint>,
     ) {
         if endpoint.is_none()
@@ -250,15 +247,12 @@ impl Connection {
             return submission.connection_lost(error.into(), 0);
         }
         while let Some(recipients) = submission.next_batch() {
-            if let Err(error) = self
-                .start_batch(envelope, recipients, &mut body, endpoint)
-                .await
-            {
+            if let Err(error) = self.start_batch(&mut message, recipients, endpoint).await {
                 return submission.connection_lost(error, 0);
             }
             submission.on_transaction_started(&self.info);
             while submission.unanswered() > 0 {
-                match self.driver.next(Some(&mut body)).await {
+                match self.driver.next(Some(&mut message.body)).await {
                     Ok(step) => submission.on_step(step),
                     Err(error) => {
                         let unknown = usize::from(error.outcome_unknown());
@@ -267,27 +261,26 @@ impl Connection {
                 }
             }
             if submission.has_next_batch()
-                && let Some(again) = body.restart()
+                && let Some(again) = message.body.restart()
             {
-                body = again;
+                message.body = again;
             }
         }
     }
 
     async fn start_batch(
         &mut self,
-        envelope: &Envelope,
+        message: &mut PreparedMessage,
         recipients: Vec<Address>,
-        body: &mut Body,
         endpoint: Option<&Endpoint>,
     ) -> Result<()> {
         if let (Some(endpoint), Some(0)) = (endpoint, self.driver.machine.transactions_left()) {
             self.send_quit(false).await;
             self.renew(endpoint).await?;
         }
-        body.find_content(self.capabilities().offers("8BITMIME"))
-            .await?;
-        let transaction = self.transaction(envelope, recipients, body);
+        let is_8bitmime_offered = self.capabilities().offers("8BITMIME");
+        message.body.find_content(is_8bitmime_offered).await?;
+        let transaction = self.transaction(message, recipients);
         self.start_transaction(transaction).await
     }
 
@@ -317,18 +310,16 @@ impl Connection {
         Ok(())
     }
 
-    /// Splits the recipients into transactions: several if the server limits them and the body can
-    /// be read again.
-    fn new_submission(&self, envelope: &Envelope, body: &Body) -> Submission {
-        let limits = match self.all_or_nothing || !body.can_restart() {
-            true => ServerLimits::default(),
-            false => self.capabilities().limits(),
+    /// Splits the recipients into transactions: several if the server limits them and the message
+    /// can be read again.
+    fn new_submission(&self, message: &PreparedMessage) -> Submission {
+        let is_repeatable = !self.all_or_nothing && message.can_clone();
+        let limits = match is_repeatable {
+            true => self.capabilities().limits(),
+            false => ServerLimits::default(),
         };
-        Submission::new(
-            envelope,
-            limits.parts(envelope.recipients()),
-            !self.all_or_nothing && body.can_restart(),
-        )
+        let envelope = &message.envelope;
+        Submission::new(envelope, limits.parts(envelope.recipients()), is_repeatable)
     }
 
     async fn start_transaction(&mut self, transaction: Transaction) -> Result<()> {
@@ -355,20 +346,14 @@ impl Connection {
         }
     }
 
-    /// Makes a transaction for some recipients of the envelope.
-    fn transaction(
-        &self,
-        envelope: &Envelope,
-        recipients: Vec<Address>,
-        body: &mut Body,
-    ) -> Transaction {
-        let mut transaction = Transaction::open(envelope.reverse_path().cloned());
+    /// Makes a transaction for some recipients of the message.
+    fn transaction(&self, message: &mut PreparedMessage, recipients: Vec<Address>) -> Transaction {
+        message.negotiate(self.capabilities());
+        let mut transaction = Transaction::from(&*message);
         // The replies in all transactions of a message are held together.
         transaction.reply_budget =
-            REPLY_BUDGET / envelope.recipients().len().max(1) * recipients.len();
+            REPLY_BUDGET / message.envelope.recipients().len().max(1) * recipients.len();
         transaction.recipients = recipients;
-        body.negotiate(self.driver.machine.capabilities());
-        body.describe(&mut transaction);
         transaction.all_or_nothing = self.all_or_nothing;
         transaction.await_sender = self.driver.last_read_at.elapsed() >= self.check_after_idle;
         transaction
@@ -546,7 +531,7 @@ impl MessageStart {
 }
 
 /// Prepares a message within the deadline of the call.
-pub(crate) async fn prepare_by(clock: &Clock, message: Message<'_>) -> Result<(Envelope, Body)> {
+pub(crate) async fn prepare_by(clock: &Clock, message: Message<'_>) -> Result<PreparedMessage> {
     // One future for both: the code of each would be compiled separately.
     let preparing = pin!(message.prepare());
     let Some((at, length)) = clock.deadline() else {

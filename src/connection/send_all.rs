@@ -11,11 +11,11 @@ use futures_util::stream::{self, StreamExt as _};
 
 use super::call::CallGuard;
 use super::clock::Clock;
-use super::in_flight::{InFlight, Prepared};
+use super::in_flight::InFlight;
 use super::{Connection, MessageStart, errors, not_sent, prepare_by};
 use crate::diagnose;
 use crate::error::{Error, ErrorKind, Phase, Result};
-use crate::message::{Body, Message};
+use crate::message::{Body, Message, PreparedMessage};
 use crate::proto::{Event, Step};
 use crate::receipt::Receipt;
 use crate::{Endpoint, Envelope, telemetry};
@@ -166,7 +166,7 @@ struct OpenTransaction {
 }
 
 struct Preparing<'m> {
-    future: Pin<Box<dyn Future<Output = Result<Prepared>> + Send + 'm>>,
+    future: Pin<Box<dyn Future<Output = Result<Box<PreparedMessage>>> + Send + 'm>>,
     start: MessageStart,
     clock: Clock,
 }
@@ -175,7 +175,7 @@ enum Arrival {
     /// The next message was taken from the stream.
     Message,
     InputEnded,
-    Prepared(Result<Prepared>),
+    Prepared(Result<Box<PreparedMessage>>),
     Step(Step),
 }
 
@@ -365,12 +365,12 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> SendAl
             .as_ref()
             .and_then(|renewal| renewal.admit.clone());
         let future = Box::pin(async move {
-            let (mut envelope, mut body) = prepare_by(&by, message).await?;
-            body.find_content(is_8bitmime_offered).await?;
+            let mut message = Box::new(prepare_by(&by, message).await?);
+            message.body.find_content(is_8bitmime_offered).await?;
             if let Some(admit) = admit {
-                envelope = admit(envelope, by).await?;
+                message.envelope = admit(message.envelope, by).await?;
             }
-            Ok(Box::new((envelope, body)))
+            Ok(message)
         });
         self.preparing = Some(Preparing {
             future,
@@ -379,7 +379,7 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> SendAl
         });
     }
 
-    fn prepared(&mut self, prepared: Result<Prepared>) {
+    fn prepared(&mut self, prepared: Result<Box<PreparedMessage>>) {
         let Some(Preparing {
             start, mut clock, ..
         }) = self.preparing.take()
@@ -389,7 +389,7 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> SendAl
         match prepared {
             Ok(prepared) => {
                 clock.allow_for(
-                    prepared.0.recipients().len(),
+                    prepared.envelope.recipients().len(),
                     &self.connection.driver.timeouts,
                 );
                 self.in_flight.push(prepared, start, clock);
@@ -433,22 +433,26 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> SendAl
         let Some((submission, prepared)) = self.in_flight.started(number) else {
             return;
         };
-        let Some((envelope, mut body)) = prepared.take().map(|prepared| *prepared) else {
+        let Some(mut message) = prepared.take() else {
             return;
         };
         let Some(recipients) = submission.next_batch() else {
             return;
         };
-        let transaction = self
-            .connection
-            .transaction(&envelope, recipients, &mut body);
+        let transaction = self.connection.transaction(&mut message, recipients);
         match self.connection.try_start_transaction(transaction) {
             Ok(()) => {
                 submission.on_transaction_started(&self.connection.info);
                 // A message to one recipient needs one transaction.
-                if envelope.recipients().len() > 1 || self.renewal.is_some() {
-                    *prepared = body.restart().map(|body| Box::new((envelope, body)));
-                }
+                let is_kept = message.envelope.recipients().len() > 1 || self.renewal.is_some();
+                let body = match message.body.restart().filter(|_| is_kept) {
+                    Some(again) => {
+                        let body = std::mem::replace(&mut message.body, again);
+                        *prepared = Some(message);
+                        body
+                    }
+                    None => message.into_body(),
+                };
                 self.open_transactions.push_back(OpenTransaction {
                     number,
                     given: None,
@@ -460,7 +464,7 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> SendAl
             }
             Err(error) => {
                 if error.kind() == ErrorKind::Closed {
-                    *prepared = Some(Box::new((envelope, body)));
+                    *prepared = Some(message);
                 }
                 submission.connection_lost(error, 0);
             }

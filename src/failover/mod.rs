@@ -19,9 +19,9 @@ use crate::connection::clock::Clock;
 use crate::connection::prepare_by;
 use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::mailer::{Mailer, SendFuture};
-use crate::message::{Body, Message};
+use crate::message::{Message, PreparedMessage};
 use crate::receipt::{Attempts, Outcome, Receipt, Recipient};
-use crate::{CheckReport, Client, Endpoint, Envelope, RetryPolicy, Timeouts, retry, telemetry};
+use crate::{CheckReport, Client, Endpoint, RetryPolicy, Timeouts, retry, telemetry};
 use circuit::{Attempt, Circuit, Circuits};
 
 /// When a server is paused, and for how long.
@@ -87,18 +87,17 @@ impl FailoverServer {
         self.client().endpoint()
     }
 
-    /// Makes one attempt. The body is taken when the transaction starts.
+    /// Makes one attempt. The message is taken when the transaction starts.
     async fn attempt(
         &self,
-        envelope: Envelope,
-        body: &mut Option<Body>,
+        message: &mut Option<PreparedMessage>,
         clock: Clock,
         started: Instant,
     ) -> Result<Receipt> {
         match &self.route {
-            Route::Client(client) => client.attempt(envelope, body, clock, started).await,
+            Route::Client(client) => client.attempt(message, clock, started).await,
             #[cfg(feature = "pool")]
-            Route::Pool(pool) => pool.attempt(envelope, body, clock, started).await,
+            Route::Pool(pool) => pool.attempt(message, clock, started).await,
         }
     }
 
@@ -335,14 +334,14 @@ impl Failover {
         for server in &*self.servers {
             server.endpoint().check()?;
         }
-        let (envelope, body) = prepare_by(&clock, message).await?;
-        let attempt = |envelope, body| Box::pin(self.attempt(envelope, body, &clock, started));
+        let message = prepare_by(&clock, message).await?;
+        let attempt = |message| Box::pin(self.attempt(message, &clock, started));
         let result = match &self.retries {
             Some(retries) => {
                 let all_or_nothing = self.all_or_nothing();
-                retry::send(retries, &clock, all_or_nothing, envelope, body, attempt).await
+                retry::send(retries, &clock, all_or_nothing, message, attempt).await
             }
-            None => attempt(envelope, body).await,
+            None => attempt(message).await,
         };
         result.map(|receipt| receipt.with_elapsed(started.elapsed()))
     }
@@ -355,26 +354,25 @@ impl Failover {
     /// Tries the servers, each once, until one takes the message or it cannot go to another one.
     async fn attempt(
         &self,
-        envelope: Envelope,
-        body: Body,
+        message: PreparedMessage,
         clock: &Clock,
         started: Instant,
     ) -> Result<Receipt> {
+        let envelope = message.envelope.clone();
         let order = self.state().circuits.order(Instant::now());
         let mut total = Attempts::new(envelope.recipients());
         let mut current: Vec<usize> = (0..envelope.recipients().len()).collect();
         let mut failures: Vec<(String, Error)> = Vec::new();
-        let mut body = Some(body);
+        let mut message = Some(message);
         for index in order {
             let server = &self.servers[index];
-            // The attempt may not have come to the body.
-            let Some(own) = body.take() else { break };
-            body = own.restart();
+            let Some(mut own) = message.take() else { break };
+            message = own.try_clone();
+            own.envelope = envelope.only(&current);
             let mut own = Some(own);
-            let result = self
-                .try_server(index, envelope.only(&current), &mut own, clock, started)
-                .await;
-            body = body.or(own);
+            let result = self.try_server(index, &mut own, clock, started).await;
+            // The attempt may not have come to the message.
+            message = message.or(own);
             let mut error = match result {
                 Ok(receipt) => {
                     total.add(&current, &receipt);
@@ -407,17 +405,19 @@ impl Failover {
     async fn try_server(
         &self,
         index: usize,
-        envelope: Envelope,
-        body: &mut Option<Body>,
+        message: &mut Option<PreparedMessage>,
         whole: &Clock,
         started: Instant,
     ) -> Result<Receipt> {
         let server = &self.servers[index];
         let timeouts = server.endpoint().get_timeouts();
         let mut clock = Clock::start(timeouts).within(whole);
-        clock.allow_for(envelope.recipients().len(), timeouts);
+        let recipients = message
+            .as_ref()
+            .map_or(0, |message| message.envelope.recipients().len());
+        clock.allow_for(recipients, timeouts);
         let trial = Trial::start(self, index);
-        let result = server.attempt(envelope, body, clock, started).await;
+        let result = server.attempt(message, clock, started).await;
         trial.end(&result);
         result
     }

@@ -12,7 +12,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
 use super::{Mailer, SendFuture, Submission};
-use crate::message::OutgoingBytes;
+use crate::message::{Body, PreparedMessage};
 use crate::{Envelope, Error, ErrorKind, Message, Phase, Receipt, Result, date};
 
 /// A [`Mailer`] for development: writes each message into a file of a directory instead of sending
@@ -103,39 +103,44 @@ impl Directory {
     /// Dropped before its end, it leaves both files or none.
     pub async fn send(&self, message: impl Into<Message<'_>>) -> Result<Receipt> {
         let started = Instant::now();
-        let (envelope, body) = message.into().prepare().await?;
+        let PreparedMessage {
+            envelope, mut body, ..
+        } = message.into().prepare().await?;
         let submission = Submission {
             server: self.path.to_string_lossy().into_owned(),
             envelope: &envelope,
             started,
         };
-        let mut bytes = OutgoingBytes::new(body);
-        match self.write(&envelope, &mut bytes).await {
-            Ok(id) => {
+        match self.write(&envelope, &mut body).await {
+            Ok((id, bytes)) => {
                 let reply = format!("250 2.0.0 Ok: queued as {id}");
-                Ok(submission.accepted(&reply, bytes.bytes()))
+                Ok(submission.accepted(&reply, bytes))
             }
             Err(error) => Err(submission.failed(error)),
         }
     }
 
-    async fn write(&self, envelope: &Envelope, bytes: &mut OutgoingBytes) -> Result<String> {
+    /// Writes both files. Returns the common part of their names, and the size of the message.
+    async fn write(&self, envelope: &Envelope, body: &mut Body) -> Result<(String, u64)> {
         let cannot_write = |error| cannot_write(&self.path, error);
         let directory = self.path.clone();
         let part = on_blocking_thread(move || Part::create(&directory)).await;
         let Part { file, path } = part.map_err(cannot_write)?;
         let mut file = tokio::fs::File::from_std(file);
-        while let Some(piece) = bytes.next().await? {
-            file.write_all(piece).await.map_err(cannot_write)?;
-            bytes.report_progress(false);
+        let mut written = 0;
+        while let Some(chunk) = body.chunk().await {
+            let bytes = chunk?.into_bytes();
+            file.write_all(&bytes).await.map_err(cannot_write)?;
+            written += bytes.len() as u64;
+            body.report_progress(written, false);
         }
         file.flush().await.map_err(cannot_write)?;
         let file = file.into_std().await;
         let envelope = envelope_json(envelope);
         let done = on_blocking_thread(move || Part { file, path }.finish(&envelope)).await;
         let id = done.map_err(cannot_write)?;
-        bytes.report_progress(true);
-        Ok(id)
+        body.report_progress(written, true);
+        Ok((id, written))
     }
 }
 

@@ -18,7 +18,7 @@ use tokio::time::{Instant, timeout};
 
 use super::{Mailer, SendFuture, Submission};
 use crate::connection::clock::FAR;
-use crate::message::OutgoingBytes;
+use crate::message::{Body, PreparedMessage};
 use crate::proto::Content;
 use crate::{
     Address, DeliveryOptions, Envelope, Error, ErrorKind, Message, Phase, Receipt, Result,
@@ -148,9 +148,14 @@ impl Sendmail {
     /// was not sent, unless all of it had been written: then it may be queued.
     pub async fn send(&self, message: impl Into<Message<'_>>) -> Result<Receipt> {
         let started = Instant::now();
-        let message = message.into();
-        let delivery = message.get_delivery().clone();
-        let (envelope, body) = message.prepare().await?;
+        let message = message.into().prepare().await?;
+        let is_binary = message.content() == Content::Binary;
+        let PreparedMessage {
+            envelope,
+            delivery,
+            mut body,
+            ..
+        } = message;
         let submission = Submission {
             server: self.program.to_string_lossy().into_owned(),
             envelope: &envelope,
@@ -160,12 +165,10 @@ impl Sendmail {
             if delivery != DeliveryOptions::default() {
                 return Err(unsupported("takes no delivery options"));
             }
-            if body.content() == Content::Binary {
+            if is_binary {
                 return Err(unsupported("takes lines, and the message is binary"));
             }
-            let mut bytes = OutgoingBytes::new(body);
-            self.give(self.start(&envelope)?, &mut bytes).await?;
-            Ok(bytes.bytes())
+            self.give(self.start(&envelope)?, &mut body).await
         };
         match sending.await {
             Ok(bytes) => Ok(submission.accepted("250 2.0.0 Ok", bytes)),
@@ -203,7 +206,8 @@ impl Sendmail {
         })
     }
 
-    async fn give(&self, mut running: Running, bytes: &mut OutgoingBytes) -> Result<()> {
+    /// Gives the message to the program, and returns its size.
+    async fn give(&self, mut running: Running, body: &mut Body) -> Result<u64> {
         let Running {
             child,
             stdin,
@@ -211,12 +215,12 @@ impl Sendmail {
         } = &mut running;
         let limit = self.timeout.min(FAR);
         let pipe = stdin.as_mut().expect("it was piped");
-        let written = stderr.read_while(write(pipe, bytes, limit)).await;
+        let written = stderr.read_while(write(pipe, body, limit)).await;
         let exit = match written {
-            Ok(()) => {
+            Ok(bytes) => {
                 // The end of the message: from here on, it may be queued.
                 *stdin = None;
-                bytes.report_progress(true);
+                body.report_progress(bytes, true);
                 timeout(limit, stderr.read_while(child.wait())).await
             }
             // The program has closed its end: its exit status says why.
@@ -228,11 +232,13 @@ impl Sendmail {
             return Err(self.timed_out(written.is_ok()));
         };
         let status = status.map_err(|error| self.cannot_start(error))?;
-        if status.success() && written.is_ok() {
-            return Ok(());
+        match written {
+            Ok(bytes) if status.success() => Ok(bytes),
+            written => {
+                stderr.read_rest().await;
+                Err(self.failed(status, written.is_ok(), &stderr.text))
+            }
         }
-        stderr.read_rest().await;
-        Err(self.failed(status, written.is_ok(), &stderr.text))
     }
 
     fn cannot_start(&self, error: io::Error) -> Error {
@@ -378,17 +384,16 @@ enum WriteError {
     Source(Error),
 }
 
-/// Writes the message with LF as line end.
-async fn write(
-    pipe: &mut ChildStdin,
-    bytes: &mut OutgoingBytes,
-    limit: Duration,
-) -> Result<(), WriteError> {
-    let mut lines = Vec::new();
-    while let Some(piece) = bytes.next().await.map_err(WriteError::Source)? {
+/// Writes the message with LF as line end, and returns its size with CRLF.
+async fn write(pipe: &mut ChildStdin, body: &mut Body, limit: Duration) -> Result<u64, WriteError> {
+    let (mut lines, mut bytes) = (Vec::new(), 0);
+    while let Some(chunk) = body.chunk().await {
+        let chunk = chunk.map_err(WriteError::Source)?;
+        bytes += chunk.bytes().len() as u64;
         lines.clear();
         // Every CR is a part of CRLF.
-        piece
+        chunk
+            .bytes()
             .split(|byte| *byte == b'\r')
             .for_each(|part| lines.extend_from_slice(part));
         let mut left = &lines[..];
@@ -399,9 +404,9 @@ async fn write(
                 Err(_) => return Err(WriteError::TimedOut),
             }
         }
-        bytes.report_progress(false);
+        body.report_progress(bytes, false);
     }
-    Ok(())
+    Ok(bytes)
 }
 
 fn unsupported(what: &str) -> Error {

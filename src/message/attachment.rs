@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use tokio::io::AsyncRead;
 
+use super::AttachmentInfo;
 use super::headers::is_composite;
 use super::input::{KnownFile, PartSource, Stream, TextInfo, on_blocking_thread};
 use super::scan::MessageScanner;
@@ -50,6 +51,22 @@ pub(super) struct InspectedAttachment {
     pub(super) input: PartSource,
     /// The properties of contents that are not encoded.
     pub(super) text: Option<TextInfo>,
+}
+
+impl From<&InspectedAttachment> for AttachmentInfo {
+    fn from(attachment: &InspectedAttachment) -> Self {
+        let Label {
+            name,
+            content_type,
+            content_id,
+        } = attachment.label.clone();
+        AttachmentInfo {
+            name,
+            content_type,
+            content_id,
+            size: attachment.input.size(),
+        }
+    }
 }
 
 /// The source of an attachment or of a raw message, before it is inspected.

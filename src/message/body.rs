@@ -8,28 +8,28 @@ use bytes::Bytes;
 
 use super::input::{BLOCK, Batches, Encoder, Form, PartSource, Stream, on_blocking_thread};
 use super::layout::Segment;
-use super::progress::{ProgressReporter, UploadProgress};
+use super::progress::{ProgressCallback, ProgressReporter, UploadProgress};
 use super::raw::LineCheck;
 use super::scan::{MessageInfo, MessageScanner};
-use crate::proto::{Capabilities, Chunk, Content, Transaction};
-use crate::{DeliveryOptions, Error, ErrorKind, Phase, Result};
+use crate::proto::{Capabilities, Chunk, Content, LineEndNormalizer};
+use crate::{Error, ErrorKind, Phase, Result};
 
-/// The bytes of a message in chunks, together with what must be known about them before they are
-/// sent.
+/// The bytes of a message in chunks, exactly as a server receives them: line ends are CRLF, that of
+/// the last line included, unless the message is [binary](Content::Binary). Only the framing is
+/// added when it is sent: dots are doubled after DATA, and sizes precede chunks (RFC 3030).
 ///
-/// Made by [`Message::prepare`](crate::Message::prepare). The bytes are not dot-stuffed: the
-/// [`Stuffer`](crate::proto::Stuffer) normalizes line ends and doubles dots.
+/// [`PreparedMessage::into_body`](super::PreparedMessage::into_body) returns it.
 pub struct Body {
     segments: Vec<Segment>,
     next: usize,
     state: BodyState,
     check: Option<LineCheck>,
+    line_ends: LineEndNormalizer,
     info: MessageInfo,
     /// The properties of the binary form, if the message has one.
     binary_info: Option<MessageInfo>,
     is_binary: bool,
     reporter: Option<ProgressReporter>,
-    delivery: DeliveryOptions,
 }
 
 /// What is being sent.
@@ -45,22 +45,17 @@ enum BodyState {
 }
 
 impl Body {
-    pub(super) fn new(
-        segments: Vec<Segment>,
-        info: MessageInfo,
-        check: Option<LineCheck>,
-        reporter: Option<ProgressReporter>,
-    ) -> Self {
+    pub(super) fn new(segments: Vec<Segment>, info: MessageInfo) -> Self {
         Body {
             segments,
             next: 0,
             state: BodyState::Next,
-            check,
+            check: None,
+            line_ends: LineEndNormalizer::new(),
             info,
             binary_info: None,
             is_binary: false,
-            reporter,
-            delivery: DeliveryOptions::default(),
+            reporter: None,
         }
     }
 
@@ -71,13 +66,17 @@ impl Body {
         }
     }
 
-    pub(super) fn with_delivery(self, delivery: DeliveryOptions) -> Self {
-        Body { delivery, ..self }
+    pub(super) fn with_check(self, check: Option<LineCheck>) -> Self {
+        Body { check, ..self }
     }
 
-    /// The ESMTP parameters that [`Message::delivery`](crate::Message::delivery) set.
-    pub fn delivery(&self) -> &DeliveryOptions {
-        &self.delivery
+    pub(super) fn with_progress(self, callback: Option<ProgressCallback>) -> Self {
+        let reporter = callback.map(ProgressReporter::new);
+        Body { reporter, ..self }
+    }
+
+    pub(super) fn progress_callback(&self) -> Option<ProgressCallback> {
+        self.reporter.as_ref().map(ProgressReporter::callback)
     }
 
     fn info(&self) -> &MessageInfo {
@@ -87,12 +86,13 @@ impl Body {
             .unwrap_or(&self.info)
     }
 
-    /// Chooses the form to send, before the first chunk is requested:
-    /// [binary](crate::Message::binary) if the message may be sent so and the server offers
-    /// BINARYMIME and CHUNKING.
-    pub fn negotiate(&mut self, server: &Capabilities) {
+    pub(super) fn negotiate(&mut self, server: &Capabilities) {
         self.is_binary =
             self.binary_info.is_some() && server.offers("BINARYMIME") && server.offers("CHUNKING");
+    }
+
+    pub(super) fn has_binary_form(&self) -> bool {
+        self.binary_info.is_some()
     }
 
     /// Determines the content of a large file for a server that may not offer 8BITMIME: whether it
@@ -116,66 +116,71 @@ impl Body {
         Ok(())
     }
 
-    /// The exact size on the wire in bytes, as the SIZE extension counts it (RFC 1870): every line,
-    /// the last one included, ends with CRLF; doubled dots and the final dot do not count. `None`
-    /// if the message contains a stream of unknown size. Of a [large raw
-    /// file](crate::Message::raw_file), the size is too small by one byte for each bare CR or LF.
-    pub fn size(&self) -> Option<u64> {
+    pub(super) fn size(&self) -> Option<u64> {
         self.info().size
     }
 
-    /// Which bytes the message contains.
-    pub fn content(&self) -> Content {
+    pub(super) fn content(&self) -> Content {
         self.info().content
     }
 
-    /// Whether a header contains bytes beyond ASCII, which needs a server with SMTPUTF8 (RFC 6531).
-    /// The headers of the parts of a raw message are not checked.
-    pub fn has_utf8_headers(&self) -> bool {
+    pub(super) fn has_utf8_headers(&self) -> bool {
         self.info().utf8_headers
     }
 
-    /// Sets what is known of the message in `transaction`.
-    pub(crate) fn describe(&self, transaction: &mut Transaction) {
-        transaction.size = self.size();
-        transaction.content = self.content();
-        transaction.utf8_headers = self.has_utf8_headers();
-        transaction.delivery = self.delivery.clone();
-    }
-
-    /// The length of the longest line in bytes, without the line end. It is at least 76 if the
-    /// message contains a base64 attachment of unknown size. Servers need not accept more than 998
-    /// (RFC 5321, 4.5.3.1.6). `None` for a raw message that is a stream or a [large
-    /// file](crate::Message::raw_file), and for the binary form, which need not have lines.
-    pub fn longest_line(&self) -> Option<u64> {
+    pub(super) fn longest_line(&self) -> Option<u64> {
         self.info().longest_line
     }
 
-    /// Whether [`restart`](Self::restart) returns a copy. It does not if the message contains a
-    /// stream.
-    pub fn can_restart(&self) -> bool {
+    /// The fields of the header section, without the empty line after them.
+    pub(super) fn headers(&self) -> Vec<u8> {
+        let mut headers = Vec::new();
+        // Each segment in the section has whole lines.
+        for segment in &self.segments {
+            let text = match segment {
+                Segment::Text(text) => text,
+                Segment::Field { binary, .. } if self.is_binary => binary,
+                Segment::Field { encoded, .. } => encoded,
+                Segment::Source(..) | Segment::Consumed => break,
+            };
+            for line in text.split_inclusive(|byte| *byte == b'\n') {
+                if line == b"\r\n" {
+                    return headers;
+                }
+                headers.extend_from_slice(line);
+            }
+        }
+        headers
+    }
+
+    /// Puts a header field of ASCII before all others.
+    pub(super) fn prepend(&mut self, field: Vec<u8>) {
+        self.info.prepend(&field);
+        if let Some(info) = &mut self.binary_info {
+            info.prepend(&field);
+        }
+        if let Some(check) = &mut self.check {
+            check.skip(field.len());
+        }
+        self.segments.insert(0, Segment::Text(field.into()));
+    }
+
+    pub(super) fn can_restart(&self) -> bool {
         !self.segments.iter().any(Segment::is_one_shot)
     }
 
-    /// Returns a copy that starts at the beginning and is equal to the byte: Message-ID, date and
-    /// boundaries are the same. Call [`negotiate`](Self::negotiate) again on the copy. `None` if
-    /// the body [cannot be restarted](Self::can_restart).
-    pub fn restart(&self) -> Option<Body> {
+    /// Returns a copy that starts at the beginning; `None` if the message contains a stream.
+    pub(crate) fn restart(&self) -> Option<Body> {
         let segments = self
             .segments
             .iter()
             .map(Segment::try_clone)
             .collect::<Option<Vec<_>>>()?;
         // Only a stream is checked while it is sent, and a stream cannot be restarted.
-        let copy = Body::new(
-            segments,
-            self.info.clone(),
-            None,
-            self.reporter.as_ref().map(ProgressReporter::restarted),
-        );
+        let copy = Body::new(segments, self.info.clone());
         Some(
             copy.with_binary_info(self.binary_info.clone())
-                .with_delivery(self.delivery.clone()),
+                .with_progress(self.progress_callback()),
         )
     }
 
@@ -228,10 +233,20 @@ impl Body {
                 None => check.end()?,
             }
         }
+        if self.content() == Content::Binary {
+            return Poll::Ready(chunk.map(Ok));
+        }
+        let chunk = match chunk {
+            Some(chunk) => Some(self.line_ends.normalize(chunk)),
+            None => match self.line_ends.end() {
+                b"" => None,
+                missing => Some(Bytes::from_static(missing).into()),
+            },
+        };
         Poll::Ready(chunk.map(Ok))
     }
 
-    /// The next chunk, before its line ends are checked.
+    /// The next chunk, before its line ends are checked and repaired.
     fn poll_segments(
         &mut self,
         state: &mut BodyState,

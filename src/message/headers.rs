@@ -393,6 +393,31 @@ pub(super) fn part_has_utf8(part: &MimePart<'_>) -> bool {
     inner || have_utf8(&part.headers)
 }
 
+/// Writes a field that is not part of a builder's message. A value that is folded already stays as
+/// it is.
+///
+/// # Errors
+///
+/// As for the headers of a built message.
+pub(super) fn write_field(name: &str, value: &str) -> Result<Vec<u8>> {
+    // RFC 5322, 2.2.3.
+    let unfolded = value.replace("\r\n ", " ").replace("\r\n\t", "\t");
+    let is_folded =
+        unfolded.len() < value.len() && !value.lines().any(|line| line.trim().is_empty());
+    let header = match unfolded.is_ascii() {
+        true => HeaderType::Raw(unfolded.into()),
+        false => HeaderType::Text(unfolded.into()),
+    };
+    let header = [(Cow::Borrowed(name), header)];
+    check(&header)?;
+    if is_folded && value.is_ascii() {
+        return Ok(format!("{name}: {value}\r\n").into_bytes());
+    }
+    let mut field = format!("{name}: ").into_bytes();
+    header[0].1.write_header(&mut field, name.len() + 2);
+    Ok(field)
+}
+
 /// Checks that no name or value can break out of its line.
 ///
 /// mail-builder silently drops or folds a line break. Here it is an error, since it got there by

@@ -7,7 +7,7 @@
 
 use std::borrow::Cow;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use mail_builder::headers::HeaderType;
 use mail_builder::headers::content_type::ContentType;
 use mail_builder::headers::raw::Raw;
@@ -20,7 +20,7 @@ use super::headers;
 use super::input::{Form, PartSource, TextInfo};
 use super::scan::{MessageInfo, MessageScanner};
 use super::section::{self, Section};
-use crate::proto::{Output, Stuffer};
+use crate::proto::LineEndNormalizer;
 use crate::{Error, Phase, Result};
 
 /// A segment of a message.
@@ -115,6 +115,7 @@ pub(super) fn write_segments(
         segments: Vec::new(),
     };
     builder.serialize(&mut writer);
+    writer.end_line();
     writer.flush_text();
     if writer.has_unknown_field || writer.placeholders.contents.iter().any(Option::is_some) {
         // Does not happen with any mail-builder that this crate was tested with. If it ever does,
@@ -166,18 +167,15 @@ pub(super) fn write_segments(
     Ok((segments, info, binary_info))
 }
 
-/// Converts the line ends of a text segment to CRLF, as is done after DATA: the binary form is sent
-/// without this conversion.
+/// Converts the line ends of a text segment to CRLF, as is done for the encoded form when it is
+/// read; the binary form is sent as it is.
 fn with_crlf(text: Bytes) -> Bytes {
-    let (mut stuffer, mut output) = (Stuffer::without_dots(), Output::default());
-    stuffer.push(text.into(), &mut output);
-    stuffer.finish(&mut output);
-    let mut lines = BytesMut::with_capacity(output.len());
-    while !output.is_empty() {
-        lines.extend_from_slice(output.front());
-        output.advance(output.front().len());
+    let mut line_ends = LineEndNormalizer::new();
+    let lines = line_ends.normalize(text.into()).into_bytes();
+    match line_ends.end() {
+        b"" => lines,
+        missing => [&lines, missing].concat().into(),
     }
-    lines.freeze()
 }
 
 /// Assembles the parts as mail-builder would, except that parts shown within the HTML body become
@@ -576,6 +574,15 @@ struct SegmentWriter<'m> {
 }
 
 impl SegmentWriter<'_> {
+    /// Ends the last line of the message, which would otherwise be ended by a chunk of its own.
+    fn end_line(&mut self) {
+        match self.text.last() {
+            None | Some(b'\n') => {}
+            Some(b'\r') => self.text.push(b'\n'),
+            Some(_) => self.text.extend_from_slice(b"\r\n"),
+        }
+    }
+
     fn flush_text(&mut self) {
         let mut text = Bytes::from(std::mem::take(&mut self.text));
         let length = text.len();

@@ -1,9 +1,10 @@
 //! Messages: built with mail-builder, with attachments of any size, or given as raw messages.
 //!
-//! Sending turns a [`Message`] into a [`Body`], a stream of chunks, in three steps that fail before
-//! any connection is made: the headers are checked and the envelope is read from them; files are
+//! Sending turns a [`Message`] into a [`PreparedMessage`] in three steps that fail before any
+//! connection is made: the headers are checked and the envelope is read from them; files are
 //! inspected; the message is serialized as text, with placeholders for what is read later. So its
-//! size is known in advance, and it needs a few blocks of memory only.
+//! size is known in advance, and it needs a few blocks of memory only. Its [`Body`] is the stream
+//! of its bytes.
 
 mod attachment;
 mod body;
@@ -12,12 +13,7 @@ mod input;
 mod layout;
 mod mailboxes;
 mod nesting;
-#[cfg(any(
-    feature = "directory",
-    all(feature = "sendmail", unix),
-    feature = "testing"
-))]
-mod outgoing;
+mod prepared;
 mod progress;
 mod raw;
 mod scan;
@@ -34,19 +30,14 @@ use tokio::io::AsyncRead;
 
 pub use attachment::Attachment;
 pub use body::Body;
-#[cfg(any(
-    feature = "directory",
-    all(feature = "sendmail", unix),
-    feature = "testing"
-))]
-pub(crate) use outgoing::OutgoingBytes;
+pub use prepared::{AttachmentInfo, PreparedMessage};
 pub use progress::UploadProgress;
 pub use raw::LineEnds;
 pub use text::decode_text;
 
 use crate::{DeliveryOptions, Envelope, Error, Result};
 use attachment::Data;
-use progress::{ProgressCallback, ProgressReporter};
+use progress::ProgressCallback;
 
 /// A message to send.
 ///
@@ -77,12 +68,12 @@ use progress::{ProgressCallback, ProgressReporter};
 /// In the body of a raw message, [`LineEnds`] decides about line ends, and a NUL is refused unless
 /// the message is sent as binary. Nothing else in a raw message is changed or checked. A line of
 /// more than 998 bytes is sent as it is, because servers may accept it and a signature may cover
-/// it; [`Body::longest_line`] reports it.
+/// it; [`PreparedMessage::longest_line`] reports it.
 ///
 /// In a stream, and in a [large file](Message::raw_file), a NUL or a refused line end is found only
 /// while the body is sent: sending fails then with [`ErrorKind::Input`](crate::ErrorKind::Input),
 /// and as the message is not ended, nothing is delivered. To check the body of a large file before,
-/// [prepare](Self::prepare) a message of it, and read the [`Body`] to its end.
+/// [prepare](Self::prepare) it, and read the [`Body`] of a copy to its end.
 ///
 /// In a built message:
 ///
@@ -130,6 +121,7 @@ pub struct Message<'x> {
 enum Source<'x> {
     Builder(Box<MessageBuilder<'x>>),
     Raw(Data),
+    Prepared(Box<Body>, Vec<AttachmentInfo>),
 }
 
 impl<'x> From<MessageBuilder<'x>> for Message<'x> {
@@ -137,6 +129,27 @@ impl<'x> From<MessageBuilder<'x>> for Message<'x> {
     /// streamed.
     fn from(builder: MessageBuilder<'x>) -> Self {
         Message::new(Source::Builder(Box::new(builder)))
+    }
+}
+
+/// A message that was prepared, to be sent as it is. Its envelope, delivery options and progress
+/// callback can be replaced; line ends and encodings were decided when it was prepared, and it
+/// takes no further attachments.
+impl From<PreparedMessage> for Message<'_> {
+    fn from(prepared: PreparedMessage) -> Self {
+        let PreparedMessage {
+            envelope,
+            delivery,
+            attachments,
+            body,
+        } = prepared;
+        Message {
+            envelope: Some(envelope),
+            delivery,
+            may_be_binary: body.has_binary_form(),
+            progress: body.progress_callback(),
+            ..Message::new(Source::Prepared(Box::new(body), attachments))
+        }
     }
 }
 
@@ -192,8 +205,8 @@ impl<'x> Message<'x> {
         }
     }
 
-    /// Adds an attachment, which is read when it is sent. A raw message cannot have attachments:
-    /// preparing it fails.
+    /// Adds an attachment, which is read when it is sent. A raw or prepared message cannot have
+    /// further attachments: preparing it fails.
     pub fn attach(mut self, attachment: Attachment) -> Self {
         self.attachments.push(attachment);
         self
@@ -226,7 +239,7 @@ impl<'x> Message<'x> {
     ///
     /// The server has to encode the attachments itself if the next server does not accept binary
     /// messages, or it has to return the message. Has no effect on a raw message, which is never
-    /// changed.
+    /// changed; a prepared message can only lose its binary form.
     ///
     /// ```
     /// use envoi::mail_builder::MessageBuilder;
@@ -269,7 +282,8 @@ impl<'x> Message<'x> {
         self
     }
 
-    /// The attachments that are streamed.
+    /// The attachments that are streamed; of a prepared message, see
+    /// [`PreparedMessage::attachments`].
     pub fn get_attachments(&self) -> &[Attachment] {
         &self.attachments
     }
@@ -315,6 +329,9 @@ impl<'x> Message<'x> {
         let source = match &self.source {
             Source::Builder(builder) => Source::Builder(builder.clone()),
             Source::Raw(data) => Source::Raw(data.try_clone()?),
+            Source::Prepared(body, attachments) => {
+                Source::Prepared(Box::new(body.restart()?), attachments.clone())
+            }
         };
         let attachments = self.attachments.iter().map(Attachment::try_clone);
         Some(Message {
@@ -329,7 +346,8 @@ impl<'x> Message<'x> {
     }
 
     /// Checks the message, inspects its files, and serializes it. Sending starts with this; call it
-    /// yourself to find errors early, or to get the bytes that would be sent.
+    /// yourself to find errors early, to look at what would be sent, or to send one message several
+    /// times.
     ///
     /// # Errors
     ///
@@ -351,59 +369,88 @@ impl<'x> Message<'x> {
     ///     .to("bob@example.com")
     ///     .bcc("eve@example.net")
     ///     .text_body("Hello");
-    /// let (envelope, mut body) = Message::from(mail).prepare().await?;
-    /// assert_eq!(envelope.recipients().len(), 2);
-    ///
-    /// let mut bytes = Vec::new();
-    /// while let Some(chunk) = body.chunk().await {
-    ///     bytes.extend_from_slice(chunk?.bytes());
-    /// }
-    /// assert!(!String::from_utf8_lossy(&bytes).contains("eve"));
+    /// let prepared = Message::from(mail).prepare().await?;
+    /// assert_eq!(prepared.envelope().recipients().len(), 2);
+    /// assert!(!String::from_utf8_lossy(&prepared.headers()).contains("eve"));
     /// # Ok(())
     /// # }
     /// ```
-    pub async fn prepare(mut self) -> Result<(Envelope, Body)> {
-        let delivery = std::mem::take(&mut self.delivery);
-        let (envelope, body) = self.prepare_parts().await?;
-        delivery.check_recipients(envelope.recipients())?;
-        Ok((envelope, body.with_delivery(delivery)))
+    pub async fn prepare(self) -> Result<PreparedMessage> {
+        // From here on no byte changes: every repair was made, and sending adds only the framing.
+        self.check_and_serialize().await
     }
 
-    async fn prepare_parts(self) -> Result<(Envelope, Body)> {
-        let reporter = self.progress.map(ProgressReporter::new);
-        match self.source {
+    async fn check_and_serialize(self) -> Result<PreparedMessage> {
+        let Message {
+            source,
+            attachments,
+            envelope,
+            delivery,
+            line_ends,
+            may_be_binary,
+            progress,
+        } = self;
+        let (envelope, infos, body) = match source {
             Source::Builder(builder) => {
                 let mut builder = nesting::check(builder)?;
                 headers::repair(&mut builder.headers);
-                let envelope = match self.envelope {
+                let envelope = match envelope {
                     Some(envelope) => envelope,
                     None => headers::envelope(&builder.headers)?,
                 };
-                let mut attachments = Vec::with_capacity(self.attachments.len());
-                for attachment in self.attachments {
-                    attachments.push(attachment.inspect().await?);
+                let mut inspected = Vec::with_capacity(attachments.len());
+                for attachment in attachments {
+                    inspected.push(attachment.inspect().await?);
                 }
+                let infos = inspected.iter().map(AttachmentInfo::from).collect();
                 let (segments, info, binary_info) =
-                    layout::write_segments(*builder, attachments, self.may_be_binary)?;
-                Ok((
-                    envelope,
-                    Body::new(segments, info, None, reporter).with_binary_info(binary_info),
-                ))
+                    layout::write_segments(*builder, inspected, may_be_binary)?;
+                let body = Body::new(segments, info).with_binary_info(binary_info);
+                (envelope, infos, body)
             }
             Source::Raw(data) => {
-                let envelope = self.envelope.ok_or_else(|| {
-                    Error::request("a raw message needs an envelope")
-                        .with_hint("Give it one: its headers are not read for where it goes.")
-                })?;
-                if !self.attachments.is_empty() {
-                    return Err(Error::request("a raw message takes no attachments")
-                        .with_hint("Only a message built with mail-builder does."));
-                }
-                let (segments, info, check) = raw::prepare(data, self.line_ends).await?;
-                Ok((envelope, Body::new(segments, info, check, reporter)))
+                let envelope = envelope_of("a raw message", envelope, &attachments)?;
+                let (segments, info, check) = raw::prepare(data, line_ends).await?;
+                (
+                    envelope,
+                    Vec::new(),
+                    Body::new(segments, info).with_check(check),
+                )
             }
-        }
+            Source::Prepared(body, infos) => {
+                let envelope = envelope_of("a prepared message", envelope, &attachments)?;
+                let body = match may_be_binary {
+                    true => *body,
+                    false => body.with_binary_info(None),
+                };
+                (envelope, infos, body)
+            }
+        };
+        delivery.check_recipients(envelope.recipients())?;
+        Ok(PreparedMessage {
+            envelope,
+            delivery,
+            attachments: infos,
+            body: body.with_progress(progress),
+        })
     }
+}
+
+/// The envelope of a message that is complete with its headers and attachments.
+fn envelope_of(
+    what: &str,
+    envelope: Option<Envelope>,
+    attachments: &[Attachment],
+) -> Result<Envelope> {
+    let envelope = envelope.ok_or_else(|| {
+        Error::request(format!("{what} needs an envelope"))
+            .with_hint("Give it one: its headers are not read for where it goes.")
+    })?;
+    if !attachments.is_empty() {
+        return Err(Error::request(format!("{what} takes no attachments"))
+            .with_hint("Only a message built with mail-builder does."));
+    }
+    Ok(envelope)
 }
 
 impl fmt::Debug for Message<'_> {
@@ -412,6 +459,7 @@ impl fmt::Debug for Message<'_> {
         match &self.source {
             Source::Builder(builder) => fields.field("builder", builder),
             Source::Raw(data) => fields.field("raw", data),
+            Source::Prepared(body, _) => fields.field("prepared", body),
         };
         fields
             .field("attachments", &self.attachments)
@@ -434,6 +482,6 @@ mod tests {
         ));
         is_send(&message);
         is_send(&message.prepare());
-        is_send(&None::<Body>);
+        is_send(&None::<PreparedMessage>);
     }
 }

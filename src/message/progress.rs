@@ -39,9 +39,8 @@ impl ProgressReporter {
         }
     }
 
-    /// A reporter for the same message, sent again from its beginning.
-    pub(super) fn restarted(&self) -> Self {
-        ProgressReporter::new(self.callback.clone())
+    pub(super) fn callback(&self) -> ProgressCallback {
+        self.callback.clone()
     }
 
     pub(super) fn report(&mut self, progress: UploadProgress, is_last: bool) {

@@ -186,6 +186,8 @@ async fn read_stream(mut reader: Reader, line_ends: LineEnds) -> Result<RawMessa
 /// Checks the line ends of a stream while it is sent, for [`LineEnds::Refuse`].
 pub(super) struct LineCheck {
     lines: LineCounter,
+    /// The number of bytes at the front that are not those of the stream.
+    skipped: usize,
 }
 
 impl LineCheck {
@@ -193,12 +195,19 @@ impl LineCheck {
     fn new(removed_lines: u64) -> Self {
         let mut lines = LineCounter::new();
         lines.skip(removed_lines);
-        LineCheck { lines }
+        LineCheck { lines, skipped: 0 }
+    }
+
+    /// Leaves out bytes that were put before the message.
+    pub(super) fn skip(&mut self, bytes: usize) {
+        self.skipped += bytes;
     }
 
     /// Checks the next piece of the message.
     pub(super) fn feed(&mut self, piece: &[u8]) -> Result<()> {
-        self.lines.feed(piece);
+        let skipped = self.skipped.min(piece.len());
+        self.skipped -= skipped;
+        self.lines.feed(&piece[skipped..]);
         self.result()
     }
 

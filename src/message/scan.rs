@@ -66,6 +66,16 @@ impl MessageInfo {
         self.nul.map_or(Ok(()), |line| Err(nul(phase, WHAT, line)))
     }
 
+    /// Adds a header field of ASCII, with CRLF at its line ends.
+    pub(super) fn prepend(&mut self, field: &[u8]) {
+        debug_assert!(field.is_ascii() && field.ends_with(b"\r\n"));
+        let length = field.len() as u64;
+        self.size = self.size.map(|size| size.saturating_add(length));
+        let lines = field.split(|byte| *byte == b'\n');
+        let longest = lines.map(|line| line.len().saturating_sub(1) as u64).max();
+        self.longest_line = self.longest_line.max(self.longest_line.and(longest));
+    }
+
     /// The properties of the same message if it is sent unchanged.
     pub(super) fn into_binary(self) -> Self {
         let size = self.size.map(|size| size - self.added);

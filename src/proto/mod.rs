@@ -251,6 +251,8 @@ use bytes::BytesMut;
 
 pub use capabilities::{Capabilities, FutureReleaseLimits, Keyword};
 pub use client_name::{ClientName, ClientNameError};
+#[cfg(feature = "client")]
+pub(crate) use data::LineEndNormalizer;
 pub use data::{Chunk, Content, Stuffer};
 pub use encode::{CommandFault, RawCommand, RawCommandError};
 pub use error::{AbortReason, Missing, OutOfTurn, ProtocolError, Reason};

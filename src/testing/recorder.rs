@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::WaitError;
 use super::assertions::{assert_addresses, assert_contains, assert_message};
 use crate::mailer::{Mailer, SendFuture, Submission};
-use crate::message::OutgoingBytes;
+use crate::message::PreparedMessage;
 use crate::proto::Reply;
 use crate::{
     Address, DeliveryOptions, Envelope, Error, ErrorKind, Message, Outcome, Phase, Receipt,
@@ -291,14 +291,16 @@ impl Recorder {
     /// Dropped before its end, it keeps nothing, and uses up no failure.
     pub async fn send(&self, message: impl Into<Message<'_>>) -> crate::Result<Receipt> {
         let started = Instant::now();
-        let message = message.into();
-        let delivery = message.get_delivery().clone();
-        let (envelope, body) = message.prepare().await?;
-        let mut outgoing = OutgoingBytes::new(body);
+        let PreparedMessage {
+            envelope,
+            delivery,
+            mut body,
+            ..
+        } = message.into().prepare().await?;
         let mut bytes = Vec::new();
-        while let Some(piece) = outgoing.next().await? {
-            bytes.extend_from_slice(piece);
-            outgoing.report_progress(false);
+        while let Some(chunk) = body.chunk().await {
+            bytes.extend_from_slice(chunk?.bytes());
+            body.report_progress(bytes.len() as u64, false);
         }
         let submission = Submission {
             server: "recorder".to_owned(),
@@ -313,9 +315,9 @@ impl Recorder {
                 None => submission.failed(error),
             });
         }
-        outgoing.report_progress(true);
+        body.report_progress(bytes.len() as u64, true);
         let reply = format!("250 2.0.0 Ok: queued as R{}", state.messages.len() + 1);
-        let mut receipt = submission.accepted(&reply, outgoing.bytes());
+        let mut receipt = submission.accepted(&reply, bytes.len() as u64);
         let mut accepted = Vec::new();
         let mut last_refusal = None;
         for recipient in &mut receipt.recipients {

@@ -77,7 +77,8 @@ async fn collect(body: &mut Body) -> Result<Vec<u8>, Error> {
         .flat_map(|chunk| chunk.bytes())
         .copied()
         .collect::<Vec<_>>();
-    assert_eq!(stuffed_size(chunks), normalized(&bytes).len() as u64);
+    assert_eq!(bytes, normalized(&bytes), "nothing is left to repair");
+    assert_eq!(stuffed_size(chunks), bytes.len() as u64);
     Ok(bytes)
 }
 
@@ -96,32 +97,38 @@ fn stuffed_size(chunks: impl IntoIterator<Item = envoi::proto::Chunk>) -> u64 {
 /// can.
 fn bytes_of(message: Message<'_>) -> Vec<u8> {
     run(async {
-        let (_, mut body) = message.prepare().await.unwrap();
-        let again = body.restart();
-        assert_eq!(again.is_some(), body.can_restart());
-        let bytes = collect(&mut body).await.unwrap();
-        let wire = normalized(&bytes);
-        if let Some(size) = body.size() {
-            assert_eq!(size, wire.len() as u64);
+        let prepared = message.prepare().await.unwrap();
+        let again = prepared.try_clone();
+        assert_eq!(again.is_some(), prepared.can_clone());
+        let (size, content) = (prepared.size(), prepared.content());
+        let (longest, headers) = (prepared.longest_line(), prepared.headers());
+        let bytes = collect(&mut prepared.into_body()).await.unwrap();
+        if let Some(size) = size {
+            assert_eq!(size, bytes.len() as u64);
         }
-        match body.content() {
+        match content {
             Content::SevenBit => assert!(bytes.is_ascii()),
             Content::EightBit => assert!(!bytes.is_ascii()),
             _ => {}
         }
-        if let Some(longest) = body.longest_line() {
-            let lines = wire
+        let rest = bytes.strip_prefix(&headers[..]).unwrap();
+        assert!(headers.ends_with(b"\r\n") && (rest.is_empty() || rest.starts_with(b"\r\n")));
+        assert!(!headers.windows(4).any(|end| end == b"\r\n\r\n"));
+        if let Some(longest) = longest {
+            let lines = bytes
                 .split(|byte| *byte == b'\n')
                 .map(|line| line.len().saturating_sub(1));
             let seen = lines.max().unwrap() as u64;
             assert!(
-                longest == seen || body.size().is_none() && longest == 76 && seen < 76,
+                longest == seen || size.is_none() && longest == 76 && seen < 76,
                 "{longest}, {seen}"
             );
         }
-        if let Some(mut again) = again {
-            assert_eq!(collect(&mut again).await.unwrap(), bytes);
-            assert_eq!(collect(&mut body.restart().unwrap()).await.unwrap(), bytes);
+        if let Some(again) = again {
+            let third = again.try_clone().unwrap();
+            for copy in [again, third] {
+                assert_eq!(collect(&mut copy.into_body()).await.unwrap(), bytes);
+            }
         }
         bytes
     })
@@ -130,10 +137,13 @@ fn bytes_of(message: Message<'_>) -> Vec<u8> {
 /// The same in the form for a server that takes any bytes.
 fn binary_bytes_of(message: Message<'_>) -> Vec<u8> {
     run(async {
-        let (_, mut body) = message.binary(true).prepare().await.unwrap();
-        let encoded = body.content();
-        body.negotiate(&offering("250-CHUNKING\r\n250 BINARYMIME\r\n"));
-        assert_eq!(body.content(), Content::Binary);
+        let mut prepared = message.binary(true).prepare().await.unwrap();
+        let encoded = prepared.content();
+        prepared.negotiate(&offering("250-CHUNKING\r\n250 BINARYMIME\r\n"));
+        assert!(prepared.has_binary_form());
+        assert_eq!(prepared.content(), Content::Binary);
+        let (size, again) = (prepared.size(), prepared.try_clone());
+        let mut body = prepared.into_body();
         let mut chunks = Vec::new();
         while let Some(chunk) = body.chunk().await {
             chunks.push(chunk.unwrap());
@@ -152,12 +162,9 @@ fn binary_bytes_of(message: Message<'_>) -> Vec<u8> {
             (stuffer.bytes(), output.len()),
             (bytes.len() as u64, bytes.len())
         );
-        assert!(body.size().is_none_or(|size| size == bytes.len() as u64));
+        assert!(size.is_none_or(|size| size == bytes.len() as u64));
         // To another server, it may go as base64.
-        assert!(
-            body.restart()
-                .is_none_or(|again| again.content() == encoded)
-        );
+        assert!(again.is_none_or(|again| again.content() == encoded));
         bytes
     })
 }
@@ -401,7 +408,6 @@ fn a_minimal_message_is_written_byte_for_byte() {
     let utf8 = |builder: MessageBuilder<'static>| {
         run(Message::from(builder).prepare())
             .unwrap()
-            .1
             .has_utf8_headers()
     };
     assert!(!utf8(mail().subject("J\u{f6}rg").text_body("J\u{f6}rg")));
@@ -415,9 +421,9 @@ fn a_minimal_message_is_written_byte_for_byte() {
         vec![MimePart::new("a/b", "").location("\u{f6}")]
     ))));
     let raw = mail().body(MimePart::new("text/plain", "\u{f6}").transfer_encoding("8bit"));
-    let (_, body) = run(Message::from(raw).prepare()).unwrap();
+    let prepared = run(Message::from(raw).prepare()).unwrap();
     assert_eq!(
-        (body.content(), body.has_utf8_headers()),
+        (prepared.content(), prepared.has_utf8_headers()),
         (Content::EightBit, false)
     );
 }
@@ -430,10 +436,11 @@ fn domains_beyond_ascii_do_not_need_smtputf8() {
             .to(("Bob", to));
         run(Message::from(mail.text_body("x")).prepare()).unwrap()
     };
-    let (envelope, mut body) = built("bob@ex\u{e4}mple.org");
+    let prepared = built("bob@ex\u{e4}mple.org");
+    let envelope = prepared.envelope();
     assert_eq!(envelope.recipients()[0].as_str(), "bob@ex\u{e4}mple.org");
-    assert!(envelope.is_ascii() && !body.has_utf8_headers());
-    let message = String::from_utf8(run(collect(&mut body)).unwrap()).unwrap();
+    assert!(envelope.is_ascii() && !prepared.has_utf8_headers());
+    let message = String::from_utf8(run(collect(&mut prepared.into_body())).unwrap()).unwrap();
     assert!(
         message.contains("<joerg@xn--bcher-kva.example>\r\n"),
         "{message}"
@@ -443,17 +450,17 @@ fn domains_beyond_ascii_do_not_need_smtputf8() {
         "{message}"
     );
 
-    let (envelope, mut body) = built("b\u{f6}b@ex\u{e4}mple.org");
-    assert!(!envelope.is_ascii() && body.has_utf8_headers());
-    let message = String::from_utf8(run(collect(&mut body)).unwrap()).unwrap();
+    let prepared = built("b\u{f6}b@ex\u{e4}mple.org");
+    assert!(!prepared.envelope().is_ascii() && prepared.has_utf8_headers());
+    let message = String::from_utf8(run(collect(&mut prepared.into_body())).unwrap()).unwrap();
     assert!(
         message.contains("<b\u{f6}b@ex\u{e4}mple.org>\r\n"),
         "{message}"
     );
 
     // As U-labels, which it is mapped to.
-    let (_, mut body) = built("B\u{d6}B@EX\u{c4}MPLE\u{3002}org");
-    let message = String::from_utf8(run(collect(&mut body)).unwrap()).unwrap();
+    let prepared = built("B\u{d6}B@EX\u{c4}MPLE\u{3002}org");
+    let message = String::from_utf8(run(collect(&mut prepared.into_body())).unwrap()).unwrap();
     assert!(
         message.contains("<B\u{d6}B@ex\u{e4}mple.org>\r\n"),
         "{message}"
@@ -467,7 +474,7 @@ fn domains_beyond_ascii_do_not_need_smtputf8() {
     assert_eq!(
         run(Message::from(both).prepare())
             .unwrap()
-            .0
+            .envelope()
             .recipients()
             .len(),
         1
@@ -479,10 +486,11 @@ fn a_file_removed_before_its_turn_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("film.mp4");
     std::fs::write(&path, vec![7; 100_000]).unwrap();
-    let (_, mut body) = run(Message::from(mail())
+    let mut body = run(Message::from(mail())
         .attach(Attachment::file(&path))
         .prepare())
-    .unwrap();
+    .unwrap()
+    .into_body();
     std::fs::remove_file(&path).unwrap();
     let error = run(collect(&mut body)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Input);
@@ -524,7 +532,10 @@ fn the_envelope_comes_from_the_headers() {
             "Bob@example.com".into(),
         ]))
         .header("BCC", Mailboxes::from("hidden@example.org"));
-    let of = |builder: MessageBuilder<'static>| run(Message::from(builder).prepare()).unwrap().0;
+    let of = |builder: MessageBuilder<'static>| {
+        let prepared = run(Message::from(builder).prepare()).unwrap();
+        prepared.envelope().clone()
+    };
     let envelope = of(builder.clone());
     assert_eq!(
         envelope.reverse_path().unwrap().as_str(),
@@ -551,8 +562,8 @@ fn the_envelope_comes_from_the_headers() {
         "s@example.org"
     );
     let given = self::envelope();
-    let (used, _) = run(Message::from(builder).envelope(given.clone()).prepare()).unwrap();
-    assert_eq!(used, given);
+    let prepared = run(Message::from(builder).envelope(given.clone()).prepare()).unwrap();
+    assert_eq!(*prepared.envelope(), given);
 }
 
 #[test]
@@ -701,9 +712,9 @@ fn files_that_report_size_0_are_sent_whole() {
     let content = std::fs::read("/proc/version").unwrap();
     assert_eq!(std::fs::metadata("/proc/version").unwrap().len(), 0);
     let message = Message::from(mail()).attach(Attachment::file("/proc/version"));
-    let (_, mut body) = run(message.prepare()).unwrap();
-    let size = body.size().unwrap();
-    let bytes = run(collect(&mut body)).unwrap();
+    let prepared = run(message.prepare()).unwrap();
+    let size = prepared.size().unwrap();
+    let bytes = run(collect(&mut prepared.into_body())).unwrap();
     assert_eq!(size, bytes.len() as u64);
     let base64 = base64::engine::general_purpose::STANDARD.encode(&content);
     let text = String::from_utf8(bytes).unwrap().replace("\r\n", "");
@@ -728,7 +739,7 @@ fn files_that_report_size_0_are_sent_whole() {
     {
         let message = Message::from(mail()).attach(Attachment::file(page));
         let error = run(async {
-            collect(&mut message.prepare().await.unwrap().1)
+            collect(&mut message.prepare().await.unwrap().into_body())
                 .await
                 .unwrap_err()
         });
@@ -754,7 +765,7 @@ fn a_file_that_becomes_a_fifo_is_an_error() {
             false => Message::from(mail()).attach(Attachment::file(&path)),
         };
         let error = run(async {
-            let (_, mut body) = message.prepare().await.unwrap();
+            let mut body = message.prepare().await.unwrap().into_body();
             std::fs::remove_file(&path).unwrap();
             assert!(
                 std::process::Command::new("mkfifo")
@@ -788,10 +799,10 @@ fn an_impossible_size_does_not_overflow() {
                 .attach(attachment()),
             Message::from(mail()).attach(attachment()).binary(true),
         ] {
-            let (_, mut body) = run(message.prepare()).unwrap();
-            assert!(body.size().unwrap() >= size, "{size}");
+            let prepared = run(message.prepare()).unwrap();
+            assert!(prepared.size().unwrap() >= size, "{size}");
             assert!(
-                run(collect(&mut body))
+                run(collect(&mut prepared.into_body()))
                     .unwrap_err()
                     .to_string()
                     .contains("fewer than the")
@@ -836,7 +847,7 @@ fn a_file_changed_while_sending_is_an_error() {
                     false => Message::from(mail()).attach(Attachment::file(&path)),
                 };
                 let error = run(async {
-                    let (_, mut body) = message.prepare().await.unwrap();
+                    let mut body = message.prepare().await.unwrap().into_body();
                     // The attachment is begun with its first chunk after the headers.
                     for _ in 0..if early { 0 } else { 2 } {
                         body.chunk().await.unwrap().unwrap();
@@ -844,7 +855,6 @@ fn a_file_changed_while_sending_is_an_error() {
                     change(&path);
                     let error = collect(&mut body).await.unwrap_err();
                     assert!(body.chunk().await.unwrap().is_err(), "an error is no end");
-                    assert!(body.restart().is_some());
                     error
                 });
                 assert_eq!(
@@ -887,12 +897,10 @@ fn a_stream_that_fails_or_has_another_size_is_an_error() {
         (Attachment::reader("a.bin", "a/b", Failing), "on fire"),
     ] {
         let error = run(async {
-            let (_, mut body) = Message::from(mail())
-                .attach(attachment)
-                .prepare()
-                .await
-                .unwrap();
-            assert!(!body.can_restart());
+            let prepared = Message::from(mail()).attach(attachment).prepare().await;
+            let prepared = prepared.unwrap();
+            assert!(!prepared.can_clone() && prepared.try_clone().is_none());
+            let mut body = prepared.into_body();
             let error = collect(&mut body).await.unwrap_err();
             assert!(body.chunk().await.unwrap().is_err(), "an error is no end");
             error
@@ -922,7 +930,7 @@ fn a_reader_that_panics_does_not_end_the_message() {
     }
     run(async {
         let message = Message::from(mail()).attach(Attachment::reader("a", "a/b", Panics));
-        let (_, mut body) = message.prepare().await.unwrap();
+        let mut body = message.prepare().await.unwrap().into_body();
         body.chunk().await.unwrap().unwrap();
         let mut cx = Context::from_waker(std::task::Waker::noop());
         let polled = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
@@ -955,8 +963,8 @@ fn bare_line_ends_are_refused_on_request() {
         let stream =
             Message::raw_stream(Pieces::new(message.as_bytes(), piece)).envelope(envelope());
         let error = run(async {
-            let (_, mut body) = stream.line_ends(LineEnds::Refuse).prepare().await.unwrap();
-            collect(&mut body).await.unwrap_err()
+            let prepared = stream.line_ends(LineEnds::Refuse).prepare().await.unwrap();
+            collect(&mut prepared.into_body()).await.unwrap_err()
         });
         assert_eq!(
             (error.kind(), error.phase()),
@@ -983,14 +991,16 @@ fn bare_line_ends_are_refused_on_request() {
         let stream = Message::raw_stream(io::Cursor::new(message))
             .envelope(envelope())
             .line_ends(LineEnds::Refuse);
-        assert!(run(async { collect(&mut stream.prepare().await.unwrap().1).await }).is_err());
+        assert!(
+            run(async { collect(&mut stream.prepare().await.unwrap().into_body()).await }).is_err()
+        );
     }
     let fine = || {
         Message::raw("A: b\r\n\r\nb")
             .envelope(envelope())
             .line_ends(LineEnds::Refuse)
     };
-    assert_eq!(bytes_of(fine()), b"A: b\r\n\r\nb");
+    assert_eq!(bytes_of(fine()), b"A: b\r\n\r\nb\r\n");
 }
 
 /// What a ready message becomes, whatever way it comes.
@@ -1032,7 +1042,10 @@ fn raw_messages_lose_bcc_and_nothing_else() {
             b"bCC: x,\r\n y\r\nTo: z\r\n\r\nBcc: body\r\n",
             b"To: z\r\n\r\nBcc: body\r\n",
         ),
-        (b"To: z\nResent-Bcc: x\n\tx\n\nbody", b"To: z\r\n\r\nbody"),
+        (
+            b"To: z\nResent-Bcc: x\n\tx\n\nbody",
+            b"To: z\r\n\r\nbody\r\n",
+        ),
     ] {
         assert_eq!(ready_in_every_way(message, 1), expected);
     }
@@ -1086,9 +1099,9 @@ fn only_leaf_parts_are_sent_as_binary() {
 
     // Not asked for, not offered, or nothing to gain.
     let content = |message: Message<'static>, offered: &str| {
-        let (_, mut body) = run(message.prepare()).unwrap();
-        body.negotiate(&offering(offered));
-        body.content()
+        let mut prepared = run(message.prepare()).unwrap();
+        prepared.negotiate(&offering(offered));
+        prepared.content()
     };
     let attached =
         || Message::from(mail().text_body("Text")).attach(Attachment::bytes("a", "a/b", vec![0]));
@@ -1122,13 +1135,14 @@ fn only_leaf_parts_are_sent_as_binary() {
 fn kept_line_ends_make_a_message_binary() {
     let look = |message: Message<'static>| {
         run(async {
-            let (_, mut body) = message
+            let prepared = message
                 .envelope(envelope())
                 .line_ends(LineEnds::Keep)
                 .prepare()
                 .await
                 .unwrap();
-            let (size, content) = (body.size(), body.content());
+            let (size, content) = (prepared.size(), prepared.content());
+            let mut body = prepared.into_body();
             let mut bytes = Vec::new();
             while let Some(chunk) = body.chunk().await {
                 bytes.extend_from_slice(chunk.unwrap().bytes());
@@ -1241,7 +1255,9 @@ proptest! {
     #[test]
     fn any_raw_message_is_repaired_or_refused(message in any_message(), piece in 1usize..10) {
         match repaired(&message, LineEnds::Normalize) {
-            Some(expected) => prop_assert_eq!(ready_in_every_way(&message, piece), expected),
+            Some(expected) => {
+                prop_assert_eq!(ready_in_every_way(&message, piece), normalized(&expected));
+            }
             None => {
                 for error in refused_in_every_way(&message, piece, LineEnds::Normalize) {
                     prop_assert_eq!(error.kind(), ErrorKind::Request);
@@ -1277,7 +1293,8 @@ proptest! {
                 }
             });
         }
-        let expected = with_plain_boundaries(&in_memory.write_to_vec().unwrap());
+        let written = in_memory.write_to_vec().unwrap();
+        let expected = with_plain_boundaries(&normalized(&written));
         prop_assert_eq!(with_plain_boundaries(&bytes_of(streamed)), expected);
     }
 
@@ -1376,7 +1393,7 @@ fn invalid_header_values_are_repaired() {
         let found = message.replace("In-Reply-To: ", "").contains(word);
         assert!(!found, "{word} in {message}");
     }
-    let (envelope, _) = run(Message::from(
+    let prepared = run(Message::from(
         mail()
             .from("last@example.org")
             .cc("bob@EXAMPLE.com")
@@ -1384,6 +1401,7 @@ fn invalid_header_values_are_repaired() {
     )
     .prepare())
     .unwrap();
+    let envelope = prepared.envelope();
     assert_eq!(
         envelope.reverse_path().unwrap().as_str(),
         "last@example.org"
@@ -1791,11 +1809,11 @@ fn parts_with_their_own_headers_are_not_encoded() {
                 "multipart/mixed None None 0",
                 "  text/plain 7bit None 4",
                 "  message/rfc822 7bit None 0",
-                "    text/plain None None 15",
+                "    text/plain None None 16",
             ],
         );
         assert!(
-            message.contains("\r\n\r\nSubject: inner\r\n\r\nHello.\nGoodbye.\r\n--"),
+            message.contains("\r\n\r\nSubject: inner\r\n\r\nHello.\r\nGoodbye.\r\n--"),
             "{message}"
         );
     }
@@ -1817,16 +1835,19 @@ fn parts_with_their_own_headers_are_not_encoded() {
                 "multipart/mixed 8bit None 0",
                 "  text/plain 7bit None 4",
                 "  message/rfc822 8bit None 0",
-                "    text/plain 8bit None 8",
+                "    text/plain 8bit None 9",
             ],
         );
-        assert!(message.contains("Gr\u{fc}\u{df}e\r\r\n--"), "{message}");
+        assert!(message.contains("Gr\u{fc}\u{df}e\r\n\r\n--"), "{message}");
     }
-    let (_, body) = run(text()
+    let prepared = run(text()
         .attach(Attachment::reader("a", "message/rfc822", &b""[..]))
         .prepare())
     .unwrap();
-    assert_eq!((body.size(), body.content()), (None, Content::Unknown));
+    assert_eq!(
+        (prepared.size(), prepared.content()),
+        (None, Content::Unknown)
+    );
     let parts = "--b\r\n\r\nx\r\n--b--\r\n";
     let multipart = text().attach(Attachment::bytes("a", "multipart/mixed; boundary=b", parts));
     assert!(text_of(multipart).contains(parts));
@@ -1863,16 +1884,16 @@ fn utf8_headers_are_detected_in_any_raw_message() {
     std::fs::write(&path, message).unwrap();
     let stream = Message::raw_stream(Pieces::new(message.as_bytes(), 3));
     for ready in [Message::raw(message), Message::raw_file(&path), stream] {
-        let (_, mut body) = run(ready.envelope(envelope()).prepare()).unwrap();
-        assert!(body.has_utf8_headers());
-        let bytes = run(collect(&mut body)).unwrap();
+        let prepared = run(ready.envelope(envelope()).prepare()).unwrap();
+        assert!(prepared.has_utf8_headers());
+        let bytes = run(collect(&mut prepared.into_body())).unwrap();
         assert_eq!(
             String::from_utf8(bytes).unwrap(),
-            "Subject: Gr\u{fc}\u{df}e\r\n\r\nBody\n"
+            "Subject: Gr\u{fc}\u{df}e\r\n\r\nBody\r\n"
         );
     }
     let hidden = Message::raw("Bcc: Gr\u{fc}\u{df}e <a@x>\nTo: b@x\n\nBody\n").envelope(envelope());
-    assert!(!run(hidden.prepare()).unwrap().1.has_utf8_headers());
+    assert!(!run(hidden.prepare()).unwrap().has_utf8_headers());
 }
 
 #[test]
@@ -1886,13 +1907,14 @@ fn recipients_added_one_by_one_form_one_list() {
     for number in 0..50_000 {
         mail = mail.to(format!("user{number}@example.com"));
     }
-    let (envelope, mut body) = run(Message::from(mail).prepare()).unwrap();
+    let prepared = run(Message::from(mail).prepare()).unwrap();
+    let envelope = prepared.envelope();
     assert_eq!(envelope.recipients().len(), 50_000);
     assert_eq!(
         envelope.recipients()[49_999].as_str(),
         "user49999@example.com"
     );
-    let bytes = String::from_utf8(run(collect(&mut body)).unwrap()).unwrap();
+    let bytes = String::from_utf8(run(collect(&mut prepared.into_body())).unwrap()).unwrap();
     assert_eq!(bytes.matches("To: ").count(), 1);
     assert_eq!(bytes.matches("@example.com>").count(), 50_000);
     let first = bytes.find("<user0@").unwrap();
@@ -1953,9 +1975,9 @@ fn too_deeply_nested_parts_are_refused() {
                     .body(parts(1).header("X-List", groups(too_deep))),
             ),
         ] {
-            let (envelope, mut body) = run(Message::from(fits).prepare()).unwrap();
-            assert_eq!(envelope.recipients().len(), 1);
-            run(collect(&mut body)).unwrap();
+            let prepared = run(Message::from(fits).prepare()).unwrap();
+            assert_eq!(prepared.envelope().recipients().len(), 1);
+            run(collect(&mut prepared.into_body())).unwrap();
             let error = run(Message::from(refused).prepare()).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Request);
             assert!(

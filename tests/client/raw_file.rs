@@ -3,10 +3,9 @@
 
 use std::path::PathBuf;
 
-use envoi::message::Body;
 use envoi::proto::Content;
 use envoi::testing::Server;
-use envoi::{Client, Envelope, Error, ErrorKind, LineEnds, Message, Phase};
+use envoi::{Body, Client, Envelope, Error, ErrorKind, LineEnds, Message, Phase, PreparedMessage};
 use futures::StreamExt as _;
 use support::address;
 use tempfile::{NamedTempFile, TempDir};
@@ -47,9 +46,9 @@ impl Folder {
         Message::raw_file(self.file(text)).envelope(envelope.unwrap())
     }
 
-    async fn body(&self, text: &[u8], line_ends: LineEnds) -> Body {
+    async fn prepared(&self, text: &[u8], line_ends: LineEnds) -> PreparedMessage {
         let message = self.message(text).line_ends(line_ends);
-        message.prepare().await.unwrap().1
+        message.prepare().await.unwrap()
     }
 }
 
@@ -63,19 +62,20 @@ async fn read(body: &mut Body) -> Result<Vec<u8>, Error> {
 }
 
 #[tokio::test]
-async fn a_large_file_is_sent_unchanged_and_its_size_is_known() {
+async fn a_large_file_is_sent_with_its_last_line_ended_and_its_size_is_known() {
     let folder = Folder::new();
-    for (end, missing) in [("", 0), ("without an end", 2), ("\r", 1)] {
+    for (end, missing) in [("", ""), ("without an end", "\r\n"), ("\r", "\n")] {
         let text = text(|text| text.extend_from_slice(end.as_bytes()));
-        let mut body = folder.body(&text, LineEnds::Normalize).await;
-        assert_eq!(body.size(), Some(text.len() as u64 + missing), "{end:?}");
+        let prepared = folder.prepared(&text, LineEnds::Normalize).await;
+        let sent = [&text, missing.as_bytes()].concat();
+        assert_eq!(prepared.size(), Some(sent.len() as u64), "{end:?}");
         assert_eq!(
-            (body.content(), body.longest_line()),
+            (prepared.content(), prepared.longest_line()),
             (Content::Unknown, None)
         );
-        let mut again = body.restart().expect("a file can be read again");
-        assert!(read(&mut body).await.unwrap() == text);
-        assert!(read(&mut again).await.unwrap() == text);
+        let again = prepared.try_clone().expect("a file can be read again");
+        assert!(read(&mut prepared.into_body()).await.unwrap() == sent);
+        assert!(read(&mut again.into_body()).await.unwrap() == sent);
     }
 }
 
@@ -118,7 +118,7 @@ async fn a_fault_in_a_large_file_is_found_with_its_line() {
     ];
     for (change, line_ends, expected) in cases {
         let text = text(change);
-        let mut body = folder.body(&text, line_ends).await;
+        let mut body = folder.prepared(&text, line_ends).await.into_body();
         let error = read(&mut body).await.unwrap_err();
         assert_eq!(
             (error.kind(), error.phase()),
@@ -129,8 +129,10 @@ async fn a_fault_in_a_large_file_is_found_with_its_line() {
     }
     // Nothing is refused in the same lines where it may be repaired.
     let repaired = text(|text| text[at + LINE.len() - 2] = b' ');
-    let mut body = folder.body(&repaired, LineEnds::Normalize).await;
-    assert!(read(&mut body).await.unwrap() == repaired);
+    let prepared = folder.prepared(&repaired, LineEnds::Normalize).await;
+    let line_end = at + LINE.len() - 1;
+    let sent = [&repaired[..line_end], b"\r", &repaired[line_end..]].concat();
+    assert!(read(&mut prepared.into_body()).await.unwrap() == sent);
 }
 
 #[tokio::test]
@@ -139,21 +141,21 @@ async fn a_large_file_is_read_before_if_its_line_ends_decide() {
     let bare = text(|text| text.retain(|byte| *byte != b'\r'));
     // Each line gets its CR.
     let size = (bare.len() + LINES + 2) as u64;
-    let body = folder.body(&bare, LineEnds::Normalize).await;
+    let prepared = folder.prepared(&bare, LineEnds::Normalize).await;
     assert_eq!(
-        (body.size(), body.content(), body.longest_line()),
+        (prepared.size(), prepared.content(), prepared.longest_line()),
         (Some(size), Content::SevenBit, Some(20))
     );
     let clean = text(|_| {});
-    let body = folder.body(&clean, LineEnds::Keep).await;
+    let prepared = folder.prepared(&clean, LineEnds::Keep).await;
     assert_eq!(
-        (body.size(), body.content()),
+        (prepared.size(), prepared.content()),
         (Some(clean.len() as u64), Content::SevenBit)
     );
     let binary = text(|text| text.push(b'\n'));
-    let body = folder.body(&binary, LineEnds::Keep).await;
+    let prepared = folder.prepared(&binary, LineEnds::Keep).await;
     assert_eq!(
-        (body.size(), body.content()),
+        (prepared.size(), prepared.content()),
         (Some(binary.len() as u64), Content::Binary)
     );
 }

@@ -192,8 +192,9 @@ async fn permanent_failures_are_not_retried() {
         .start()
         .await
         .unwrap();
-    let envelope = Message::from(hello()).prepare().await.unwrap().0;
-    let stream = Message::raw_stream(&b"Subject: once\r\n\r\n"[..]).envelope(envelope);
+    let prepared = Message::from(hello()).prepare().await.unwrap();
+    let envelope = prepared.envelope();
+    let stream = Message::raw_stream(&b"Subject: once\r\n\r\n"[..]).envelope(envelope.clone());
     assert!(
         client(&server, 5)
             .send(stream)

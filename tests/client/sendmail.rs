@@ -89,7 +89,7 @@ async fn sendmail_gets_the_envelope_and_lines() {
         script.read("arguments"),
         "-i\n-f\nme@example.org\n--\nyou@example.com\nhidden@xn--bcher-kva.example\n"
     );
-    let (_, mut body) = Message::from(mail).prepare().await.unwrap();
+    let mut body = Message::from(mail).prepare().await.unwrap().into_body();
     let mut bytes = Vec::new();
     while let Some(chunk) = body.chunk().await {
         bytes.extend_from_slice(chunk.unwrap().bytes());

@@ -636,8 +636,8 @@ async fn the_window_bounds_what_becomes_unknown() {
         let window = SendWindow::new(messages);
         assert_eq!(unknown_with(window).await, messages.max(1));
     }
-    let (_, body) = message("you@example.com").prepare().await.unwrap();
-    let size = body.size().unwrap();
+    let prepared = message("you@example.com").prepare().await.unwrap();
+    let size = prepared.size().unwrap();
     for (bytes, unknown) in [(0, 1), (size / 2, 1), (size * 7 / 2, 3), (u64::MAX, 64)] {
         let mut window = SendWindow::default();
         window.bytes = Some(bytes);

@@ -477,9 +477,10 @@ async fn a_failed_body_never_reports_its_end() {
                 assert!(!matches!(prepared, Ok(Ok(_))));
                 continue;
             }
-            let (_, mut body) = prepared
+            let mut body = prepared
                 .expect("it does not panic before it is read")
-                .unwrap();
+                .unwrap()
+                .into_body();
             // The panic, or the error.
             while matches!(
                 AssertUnwindSafe(body.chunk()).catch_unwind().await,

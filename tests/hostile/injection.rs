@@ -317,9 +317,10 @@ async fn no_display_name_adds_a_mailbox() {
             .prepare()
             .await;
         // Refused, or so quoted that it is one mailbox.
-        let Ok((_, mut body)) = prepared else {
+        let Ok(prepared) = prepared else {
             continue;
         };
+        let mut body = prepared.into_body();
         let mut bytes = Vec::new();
         while let Some(chunk) = body.chunk().await {
             bytes.extend_from_slice(chunk.unwrap().bytes());

@@ -183,7 +183,7 @@ async fn check(context: &str, message: impl Fn() -> Message<'static>) {
     let is_sized = message()
         .prepare()
         .await
-        .is_ok_and(|(_, body)| body.size().is_some());
+        .is_ok_and(|prepared| prepared.size().is_some());
     for chunking in [false, true] {
         if chunking && !is_sized {
             // It goes behind DATA all the same.
@@ -410,7 +410,7 @@ async fn a_nul_in_text_is_refused() {
             .line_ends(LineEnds::Keep)
             .envelope(to());
         assert_eq!(
-            as_it_is.prepare().await.unwrap().1.content(),
+            as_it_is.prepare().await.unwrap().content(),
             Content::Binary,
             "{attack}"
         );

@@ -9,7 +9,7 @@ use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
 use envoi::proto::{Content, Output, Stuffer};
-use envoi::{Address, Body, Envelope, ErrorKind, LineEnds, Message, Result};
+use envoi::{Address, Envelope, ErrorKind, LineEnds, Message, PreparedMessage, Result};
 
 use crate::decoder::{normalised, unstuffed};
 use tokio::io::AsyncReadExt as _;
@@ -26,17 +26,19 @@ fn now<T>(future: impl Future<Output = T>) -> T {
     }
 }
 
-fn prepared(message: Message<'static>, line_ends: LineEnds) -> Result<Body> {
+fn prepared(message: Message<'static>, line_ends: LineEnds) -> Result<PreparedMessage> {
     let envelope = Envelope::new(None, [Address::new("you@example.com").unwrap()]).unwrap();
-    now(message.line_ends(line_ends).envelope(envelope).prepare()).map(|(_, body)| body)
+    now(message.line_ends(line_ends).envelope(envelope).prepare())
 }
 
-/// What goes after DATA, read by a server.
-fn sent(mut body: Body) -> Result<Vec<u8>> {
+/// What goes after DATA, read by a server: the bytes of the message.
+fn sent(message: PreparedMessage) -> Result<Vec<u8>> {
     let (mut stuffer, mut output) = (Stuffer::new(), Output::default());
+    let (mut body, mut bytes) = (message.into_body(), Vec::new());
     while let Some(chunk) = now(body.chunk()) {
         let chunk = chunk?;
         assert!(!chunk.bytes().is_empty());
+        bytes.extend_from_slice(chunk.bytes());
         stuffer.push(chunk, &mut output);
     }
     stuffer.finish(&mut output);
@@ -46,7 +48,11 @@ fn sent(mut body: Body) -> Result<Vec<u8>> {
         wire.extend_from_slice(output.front());
         output.advance(front);
     }
-    Ok(unstuffed(&wire).expect("no line end stands alone, and the message ends where it should"))
+    let received = unstuffed(&wire);
+    let received =
+        received.expect("no line end stands alone, and the message ends where it should");
+    assert_eq!(received, bytes);
+    Ok(received)
 }
 
 /// Checks the header section of a message that goes, and that nothing in it is new. Gives what
@@ -144,7 +150,7 @@ pub fn check(data: &[u8]) {
         }
     };
     let (size, content, longest) = (body.size(), body.content(), body.longest_line());
-    let again = body.restart().expect("it is all in memory");
+    let again = body.try_clone().expect("it is all in memory");
     let message = sent(body).unwrap();
     let rest = check_section(&message, &normalised(text));
     assert!(normalised(text).ends_with(rest));
@@ -156,11 +162,7 @@ pub fn check(data: &[u8]) {
     assert_eq!(longest, lines.max());
     assert_eq!(sent(again).unwrap(), message);
     assert_eq!(
-        (
-            of_stream.size(),
-            of_stream.content(),
-            of_stream.can_restart()
-        ),
+        (of_stream.size(), of_stream.content(), of_stream.can_clone()),
         (None, Content::Unknown, false)
     );
     assert_eq!(sent(of_stream).unwrap(), message, "split at {split}");
