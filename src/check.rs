@@ -64,9 +64,10 @@ impl CheckReport {
             .filter(move |used| used.remaining() <= time)
     }
 
-    /// Reports on a connection of this endpoint.
+    /// Reports on a connection of this endpoint. A shared borrow of it would make the future of the
+    /// caller one that cannot be spawned, as a stream of the user need not be `Sync`.
     pub(crate) async fn new(
-        connection: &Connection,
+        connection: &mut Connection,
         endpoint: &Endpoint,
         started: Instant,
     ) -> Result<Self> {
@@ -169,8 +170,8 @@ impl Client {
     /// Dropped before its end, it closes the connection.
     pub async fn check(&self) -> Result<CheckReport> {
         let started = Instant::now();
-        let connection = self.connect().await?;
-        let report = CheckReport::new(&connection, self.endpoint(), started).await;
+        let mut connection = self.connect().await?;
+        let report = CheckReport::new(&mut connection, self.endpoint(), started).await;
         connection.quit_detached().await;
         report
     }

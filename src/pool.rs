@@ -442,7 +442,7 @@ impl Pool {
         if is_kept && pooled.verify().await.is_err() {
             pooled.renew(client.endpoint()).await?;
         }
-        let report = CheckReport::new(&pooled, client.endpoint(), started).await?;
+        let report = CheckReport::new(&mut pooled, client.endpoint(), started).await?;
         Ok((pooled, report))
     }
 

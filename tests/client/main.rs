@@ -75,6 +75,16 @@ mod round_trips;
 mod scripted_server;
 #[cfg(all(feature = "sendmail", unix))]
 mod sendmail;
+#[cfg(all(
+    feature = "directory",
+    feature = "failover",
+    feature = "pool",
+    feature = "rate-limit",
+    feature = "sendmail",
+    feature = "testing",
+    unix
+))]
+mod spawnable;
 #[cfg(all(feature = "aws-lc-rs", feature = "pool", feature = "testing"))]
 mod stream;
 #[cfg(all(feature = "aws-lc-rs", feature = "testing"))]
