@@ -34,12 +34,12 @@ const STDERR_TIME: Duration = Duration::from_secs(1);
 /// A [`Mailer`] that gives each message to the `sendmail` program of this machine, which Postfix,
 /// Exim, OpenSMTPD, Sendmail, msmtp and others install.
 ///
-/// The program is run for each message as `/usr/sbin/sendmail -i -f SENDER -- RECIPIENT…`, without
-/// a shell. The recipients are those of the envelope; the headers are not searched for any (`-t`),
+/// The program is run for each message as `/usr/sbin/sendmail -i -oep -f SENDER -- RECIPIENT…`,
+/// without a shell. The recipients are those of the envelope; the headers are not searched for any (`-t`),
 /// and a Bcc header is not given to the program. The null reverse-path is `<>`. An address is never
 /// taken for an option, whatever it begins with. Lines end with LF, as these programs expect, and a
-/// line with only a dot does not end the message (`-i`). The message is streamed, in constant
-/// memory.
+/// line with only a dot does not end the message (`-i`). Errors are printed (`-oep`): Exim would
+/// mail them to the sender instead. The message is streamed, in constant memory.
 ///
 /// Exit status 0 means that the MTA has queued the message for all recipients: the receipt says
 /// that each was accepted. The MTA reports later failures by a bounce, to the reverse-path.
@@ -124,7 +124,9 @@ impl Sendmail {
     ///
     /// # Errors
     ///
-    /// The text has what the program wrote to stderr: its first 4 KiB.
+    /// The text has what the program wrote to stderr: its first 4 KiB. The exit status says little
+    /// with some programs: Exim's is 1 whatever was wrong, and Postfix's 75, also for an option
+    /// that it does not know.
     ///
     /// | Failure | [`ErrorKind`] | Transient |
     /// |---|---|---|
@@ -185,7 +187,7 @@ impl Sendmail {
         let sender = envelope.reverse_path().map_or("<>".to_owned(), text);
         let child = Command::new(&self.program)
             .args(&self.arguments)
-            .args(["-i", "-f", &sender, "--"])
+            .args(["-i", "-oep", "-f", &sender, "--"])
             .args(envelope.recipients().iter().map(text))
             .stdin(Stdio::piped())
             .stdout(Stdio::null())

@@ -87,7 +87,7 @@ async fn sendmail_gets_the_envelope_and_lines() {
     );
     assert_eq!(
         script.read("arguments"),
-        "-i\n-f\nme@example.org\n--\nyou@example.com\nhidden@xn--bcher-kva.example\n"
+        "-i\n-oep\n-f\nme@example.org\n--\nyou@example.com\nhidden@xn--bcher-kva.example\n"
     );
     let mut body = Message::from(mail).prepare().await.unwrap().into_body();
     let mut bytes = Vec::new();
@@ -116,7 +116,7 @@ async fn sendmail_takes_no_address_for_an_option() {
         assert_eq!(
             script.read("arguments"),
             format!(
-                "--mine\n-i\n-f\n{sender}\n--\n-oQ/tmp@example.com\n-t@example.com\n\
+                "--mine\n-i\n-oep\n-f\n{sender}\n--\n-oQ/tmp@example.com\n-t@example.com\n\
                  \"a,b -v\"@example.com\n"
             )
         );
