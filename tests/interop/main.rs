@@ -18,6 +18,7 @@ mod prdr;
 mod proxies;
 mod recipients;
 mod reports;
+mod sendmail;
 mod servers;
 mod settings;
 mod steps;

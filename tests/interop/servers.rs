@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use envoi::Address;
+use envoi::mailer::Sendmail;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -59,6 +60,18 @@ impl Server {
     /// The three classic settings.
     pub fn settings(&self) -> [String; 3] {
         [self.plain(), self.starttls(ALICE), self.implicit(ALICE)]
+    }
+
+    /// The `sendmail` program of the server, with a queue of the tests' own. Postfix's does not
+    /// permit anyone to submit mail if it is `closed`.
+    pub fn sendmail(&self, closed: bool) -> Sendmail {
+        let folder = self.mail.join("../..");
+        let (program, settings) = match (self.name, closed) {
+            ("Exim", _) => (exim_program(), "exim/exim.conf"),
+            (_, false) => ("/usr/sbin/sendmail".into(), "postfix/conf"),
+            (_, true) => ("/usr/sbin/sendmail".into(), "postfix/conf-closed"),
+        };
+        Sendmail::new(program).arg("-C").arg(folder.join(settings))
     }
 
     /// How many lines of Postfix's log have all of these words.
@@ -111,9 +124,23 @@ impl Server {
             .collect()
     }
 
+    /// Whether nothing was ever delivered to this recipient.
+    pub fn has_no_mailbox(&self, recipient: &Address) -> bool {
+        !self.folder(recipient).exists()
+    }
+
+    /// The servers store the name of a mailbox without its quotes.
+    fn folder(&self, recipient: &Address) -> PathBuf {
+        let name = match recipient.as_str().strip_prefix('"') {
+            Some(quoted) => quoted.replacen("\"@", "@", 1),
+            None => recipient.to_string(),
+        };
+        self.mail.join(name)
+    }
+
     /// The files of a mailbox, in the order of their delivery, when so many are there.
     pub async fn files(&self, recipient: &Address, count: usize) -> Vec<PathBuf> {
-        let folder = self.mail.join(recipient.as_str()).join("new");
+        let folder = self.folder(recipient).join("new");
         let began = Instant::now();
         loop {
             let entries = std::fs::read_dir(&folder).into_iter().flatten();
@@ -221,6 +248,13 @@ pub fn someone(name: &str) -> Address {
         NEXT.fetch_add(1, Ordering::Relaxed)
     ))
     .unwrap()
+}
+
+/// Where `install.sh` puts Exim, and `servers.sh` finds it.
+fn exim_program() -> PathBuf {
+    let cache = std::env::var_os("ENVOI_INTEROP_CACHE");
+    Path::new(&cache.unwrap_or_else(|| "/var/cache/envoi-interop".into()))
+        .join("exim/usr/sbin/exim4")
 }
 
 // ---- Starting them ----

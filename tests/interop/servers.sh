@@ -191,11 +191,15 @@ mydestination =
 alias_maps =
 mynetworks = 127.0.0.1/32
 smtputf8_enable = yes
+# Also addresses that begin with a hyphen.
+allow_min_user = yes
 
 # Every address here has a mailbox but nobody@; nothing ever leaves the machine.
 virtual_mailbox_domains = envoi.test
 virtual_mailbox_maps = regexp:$dir/postfix/conf/mailboxes
 virtual_transport = deliver
+# Found to be wrong only once the message is in the queue.
+transport_maps = regexp:$dir/postfix/conf/transports
 deliver_destination_recipient_limit = 1
 default_transport = discard
 smtpd_relay_restrictions = reject_unauth_destination
@@ -228,6 +232,7 @@ smtpd_sasl_mechanism_filter = plain, login
 broken_sasl_auth_clients = yes
 CONF
     echo '!/^nobody@/ yes' >"$dir/postfix/conf/mailboxes"
+    echo '/^bounced/ error:5.1.1 No such user' >"$dir/postfix/conf/transports"
     echo '/^later@/ 450 4.2.1 Mailbox busy, try again later' >"$dir/postfix/conf/recipients"
 
     local auth='-o smtpd_sasl_auth_enable=yes -o smtpd_client_restrictions=permit_sasl_authenticated,reject'
@@ -266,6 +271,7 @@ CONF
     -o smtpd_recipient_limit=3
 deliver   unix - n n - - pipe flags=DORX user=nobody null_sender= argv=$dir/deliver.sh $dir/mail/postfix \${recipient}
 postlog   unix-dgram n - n - 1 postlogd
+pickup    unix n - n 60 1 pickup
 cleanup   unix n - n - 0 cleanup
 qmgr      unix n - n 300 1 qmgr
 tlsmgr    unix - - n 1000? 1 tlsmgr
@@ -280,6 +286,10 @@ error     unix - - n - - error
 retry     unix - - n - - error
 discard   unix - - n - - discard
 CONF
+    # The same queue, for a user who may not submit mail.
+    mkdir "$dir/postfix/conf-closed"
+    cp "$dir"/postfix/conf/* "$dir/postfix/conf-closed"
+    echo 'authorized_submit_users =' >>"$dir/postfix/conf-closed/main.cf"
     # It makes its queue's folders, goes into a session of its own and returns.
     postfix -c "$dir/postfix/conf" start >"$dir/log/postfix-start.log" 2>&1 </dev/null ||
         { cat "$dir/log/postfix-start.log" "$dir/log/postfix.log" >&2; die "Postfix does not start"; }
@@ -339,8 +349,14 @@ smtp_accept_max_per_connection = 1000
 acl_smtp_rcpt = rcpt
 acl_smtp_data = accept
 acl_smtp_data_prdr = prdr
+acl_not_smtp = not_smtp
 
 begin acl
+# Of the sendmail program.
+not_smtp:
+  deny  message = 550 5.1.1 User unknown
+        condition = \${if match{\$recipients}{refused}}
+  accept
 rcpt:
   deny  message = 530 5.7.0 Authentication required
         condition = \${if !eq{\$received_port}{$EXIM_PORT_25}}
@@ -364,6 +380,12 @@ prdr:
   accept
 
 begin routers
+# Found to be wrong only once the message is in the queue.
+bounced:
+  driver = redirect
+  local_parts = ^bounced
+  allow_fail
+  data = :fail: No such user
 mailbox:
   driver = accept
   domains = envoi.test
