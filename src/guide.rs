@@ -4,6 +4,9 @@
 pub mod benchmarks {}
 #[doc = include_str!("../docs/comparison.md")]
 pub mod comparison {}
+#[cfg(feature = "dkim")]
+#[doc = include_str!("../docs/dkim.md")]
+pub mod dkim {}
 #[doc = include_str!("../docs/examples.md")]
 pub mod examples {}
 #[doc = include_str!("../docs/migration.md")]

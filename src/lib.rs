@@ -89,6 +89,7 @@
 //! | `idna` (default) | A-labels for domains and hosts beyond ASCII |
 //! | `sasl` | the mechanisms SCRAM and CRAM-MD5 |
 //! | `blocking` | the module `blocking`: the client for programs without async |
+//! | `dkim` | the module `dkim`: signs messages (RFC 6376, RFC 8463) |
 //! | `directory` | `mailer::Directory`: writes messages into files, for development |
 //! | `keystores` | trust and client certificates from PKCS#12, JKS and Oracle wallets |
 //! | `metrics` | counters, gauges and histograms, see [`guide::observability`] |
@@ -110,6 +111,7 @@
 #![cfg_attr(
     not(all(
         feature = "client",
+        feature = "dkim",
         feature = "failover",
         feature = "pool",
         feature = "proxy",
@@ -147,6 +149,8 @@ pub mod delivery {
 }
 mod date;
 mod diagnose;
+#[cfg(feature = "dkim")]
+pub mod dkim;
 mod envelope;
 mod error;
 #[cfg(feature = "failover")]

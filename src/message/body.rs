@@ -66,6 +66,13 @@ impl Body {
         }
     }
 
+    /// Sets the size, which is known after the body was read.
+    #[cfg(feature = "dkim")]
+    pub(super) fn with_size(mut self, size: u64) -> Self {
+        self.info.size = Some(size);
+        self
+    }
+
     pub(super) fn with_check(self, check: Option<LineCheck>) -> Self {
         Body { check, ..self }
     }

@@ -18,6 +18,8 @@ mod progress;
 mod raw;
 mod scan;
 mod section;
+#[cfg(feature = "dkim")]
+mod signing;
 mod text;
 
 use std::fmt;
@@ -35,6 +37,8 @@ pub use progress::UploadProgress;
 pub use raw::LineEnds;
 pub use text::decode_text;
 
+#[cfg(feature = "dkim")]
+use crate::dkim::DkimSigner;
 use crate::{DeliveryOptions, Envelope, Error, Result};
 use attachment::Data;
 use progress::ProgressCallback;
@@ -116,6 +120,8 @@ pub struct Message<'x> {
     line_ends: LineEnds,
     may_be_binary: bool,
     progress: Option<ProgressCallback>,
+    #[cfg(feature = "dkim")]
+    signers: Vec<DkimSigner>,
 }
 
 enum Source<'x> {
@@ -202,6 +208,8 @@ impl<'x> Message<'x> {
             line_ends: LineEnds::default(),
             may_be_binary: false,
             progress: None,
+            #[cfg(feature = "dkim")]
+            signers: Vec::new(),
         }
     }
 
@@ -282,6 +290,33 @@ impl<'x> Message<'x> {
         self
     }
 
+    /// Signs the message by DKIM when it is prepared, after all repairs. Each call adds a signature.
+    ///
+    /// The message is then read twice, to sign and to send it, so it cannot contain a
+    /// [stream](Message::raw_stream). Only its encoded form is signed and sent, whatever
+    /// [`binary`](Self::binary) says. A prepared message can be signed, too; its own signatures
+    /// stay.
+    ///
+    /// ```no_run
+    /// use envoi::Message;
+    /// use envoi::dkim::{DkimKey, DkimSigner};
+    /// use envoi::mail_builder::MessageBuilder;
+    ///
+    /// let rsa = DkimSigner::new("example.org", "2026", DkimKey::from_file("2026.pem")?)?;
+    /// let ed25519 = DkimSigner::new("example.org", "2026e", DkimKey::from_file("2026e.pem")?)?;
+    /// let mail = MessageBuilder::new()
+    ///     .from("alice@example.org")
+    ///     .to("bob@example.com")
+    ///     .text_body("Hello.");
+    /// let message = Message::from(mail).dkim(rsa).dkim(ed25519);
+    /// # Ok::<(), envoi::Error>(())
+    /// ```
+    #[cfg(feature = "dkim")]
+    pub fn dkim(mut self, signer: DkimSigner) -> Self {
+        self.signers.push(signer);
+        self
+    }
+
     /// The attachments that are streamed; of a prepared message, see
     /// [`PreparedMessage::attachments`].
     pub fn get_attachments(&self) -> &[Attachment] {
@@ -306,6 +341,12 @@ impl<'x> Message<'x> {
     /// Whether attachments may go without base64.
     pub fn get_binary(&self) -> bool {
         self.may_be_binary
+    }
+
+    /// The signers that [`dkim`](Self::dkim) added.
+    #[cfg(feature = "dkim")]
+    pub fn get_dkim(&self) -> &[DkimSigner] {
+        &self.signers
     }
 
     /// Returns a copy, for another attempt to send the message or for several clients; `None` if
@@ -342,6 +383,8 @@ impl<'x> Message<'x> {
             line_ends: self.line_ends,
             may_be_binary: self.may_be_binary,
             progress: self.progress.clone(),
+            #[cfg(feature = "dkim")]
+            signers: self.signers.clone(),
         })
     }
 
@@ -352,8 +395,9 @@ impl<'x> Message<'x> {
     /// # Errors
     ///
     /// [`ErrorKind::Request`](crate::ErrorKind::Request): there is no sender or no recipient,
-    /// something is [refused](Self#what-is-repaired-and-what-is-refused), or a raw message has
-    /// attachments or no envelope. [`ErrorKind::Input`](crate::ErrorKind::Input): a file is
+    /// something is [refused](Self#what-is-repaired-and-what-is-refused), a raw message has
+    /// attachments or no envelope, or a message to [sign](Self::dkim) contains a stream or has no
+    /// From header. [`ErrorKind::Input`](crate::ErrorKind::Input): a file is
     /// missing, cannot be read or is not a regular file, or a stream fails.
     ///
     /// Waits until a stream has given its header section, however long that takes.
@@ -389,6 +433,8 @@ impl<'x> Message<'x> {
             line_ends,
             may_be_binary,
             progress,
+            #[cfg(feature = "dkim")]
+            signers,
         } = self;
         let (envelope, infos, body) = match source {
             Source::Builder(builder) => {
@@ -427,6 +473,12 @@ impl<'x> Message<'x> {
             }
         };
         delivery.check_recipients(envelope.recipients())?;
+        // After every repair, and before framing: what is signed is what leaves.
+        #[cfg(feature = "dkim")]
+        let body = match signers.is_empty() {
+            true => body,
+            false => Box::pin(signing::sign(body, signers)).await?,
+        };
         Ok(PreparedMessage {
             envelope,
             delivery,

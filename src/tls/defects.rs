@@ -53,8 +53,14 @@ fn modulus_bits<'a>(reader: &mut SliceReader<'a>) -> Result<usize, Error> {
     Ok(modulus.as_bytes().len() * 8 - leading)
 }
 
+/// The size of an RSAPublicKey (RFC 8017, A.1.1) in bits.
+pub(crate) fn rsa_bits(key: &[u8]) -> Option<usize> {
+    let mut reader = SliceReader::new(key).ok()?;
+    reader.sequence(modulus_bits).ok()
+}
+
 /// Why a private key is not supported: its size, its curve or its kind.
-pub(super) fn of_key(key: &PrivateKeyDer<'_>) -> Option<String> {
+pub(crate) fn of_key(key: &PrivateKeyDer<'_>) -> Option<String> {
     let why = match key {
         PrivateKeyDer::Pkcs1(key) => rsa_defect(key.secret_pkcs1_der()),
         PrivateKeyDer::Sec1(key) => curve_of(key.secret_sec1_der()).map(curve_defect),
@@ -153,8 +159,7 @@ impl Certificate {
         if key.algorithm.oid.to_string() != "1.2.840.113549.1.1.1" {
             return None;
         }
-        let numbers = SliceReader::new(key.subject_public_key.raw_bytes()).ok();
-        numbers?.sequence(modulus_bits).ok().and_then(WrongSize::of)
+        rsa_bits(key.subject_public_key.raw_bytes()).and_then(WrongSize::of)
     }
 
     /// Whether it is signed with this algorithm, which is encoded as `webpki` returns it.

@@ -79,6 +79,8 @@ pub(crate) use binding::channel_binding;
 #[cfg(all(feature = "testing", any(feature = "aws-lc-rs", feature = "ring")))]
 pub(crate) use connector::provider;
 pub(crate) use connector::{Connector, TlsMode, TlsStream, VerifyMode};
+#[cfg(feature = "dkim")]
+pub(crate) use defects::{of_key as defect_of_key, rsa_bits};
 pub(crate) use handshake::late_alert;
 pub(crate) use password::Password;
 pub(crate) use shared::SharedConnector;
