@@ -17,6 +17,8 @@ mod data;
 mod data_writer;
 #[cfg(all(feature = "aws-lc-rs", feature = "testing"))]
 mod dialogues;
+#[cfg(all(feature = "aws-lc-rs", feature = "dkim", feature = "testing"))]
+mod dkim;
 #[cfg(all(feature = "aws-lc-rs", feature = "testing"))]
 mod end_to_end;
 #[cfg(all(

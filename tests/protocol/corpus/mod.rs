@@ -59,6 +59,12 @@ fn capabilities_inputs_pass_the_check() {
     replay("capabilities", seeds::capabilities);
 }
 
+#[cfg(all(feature = "dkim", feature = "keystores"))]
+#[test]
+fn dkim_inputs_pass_the_check() {
+    replay("dkim", |_| Vec::new());
+}
+
 #[test]
 fn dot_inputs_pass_the_check() {
     replay("dot", seeds::dot);

@@ -4,6 +4,8 @@
 
 pub mod decoder;
 pub mod dialogue;
+#[cfg(feature = "client")]
+pub mod dkim;
 pub mod fuzz;
 #[cfg(feature = "io")]
 pub mod log;

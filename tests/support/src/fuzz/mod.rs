@@ -4,6 +4,8 @@
 #[cfg(feature = "client")]
 pub mod address;
 pub mod capabilities;
+#[cfg(feature = "client")]
+pub mod dkim;
 pub mod dot;
 #[cfg(feature = "client")]
 pub mod keystore;
@@ -14,9 +16,10 @@ pub mod reply;
 pub mod server;
 
 /// The names of all targets, in order.
-pub const TARGETS: [&str; 8] = [
+pub const TARGETS: [&str; 9] = [
     "address",
     "capabilities",
+    "dkim",
     "dot",
     "keystore",
     "machine",
@@ -35,6 +38,8 @@ pub fn check(target: &str) -> fn(&[u8]) {
         #[cfg(feature = "client")]
         "address" => address::check,
         "capabilities" => capabilities::check,
+        #[cfg(feature = "client")]
+        "dkim" => dkim::check,
         "dot" => dot::check,
         #[cfg(feature = "client")]
         "keystore" => keystore::check,
