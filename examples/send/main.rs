@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 
 use clap::Parser as _;
 use envoi::delivery::{DeliverBy, EnvelopeId, FutureRelease};
+use envoi::dkim::{DkimKey, DkimSigner};
 use envoi::mail_builder::MessageBuilder;
 use envoi::message::decode_text;
 use envoi::proto::ClientName;
@@ -73,6 +74,7 @@ async fn send(
     let mut endpoint = endpoint(options)?;
     let retries = RetryPolicy::new(retries(options)?);
     let delivery = delivery(options)?;
+    let signers = signers(options)?;
     let deadline = options
         .deadline
         .as_deref()
@@ -103,6 +105,9 @@ async fn send(
     if options.binary {
         message = message.binary(true);
     }
+    for signer in signers {
+        message = message.dkim(signer);
+    }
     if options.progress {
         message = message.progress(progress::bar());
     }
@@ -115,6 +120,23 @@ fn left_of(limit: Duration, began: Instant) -> Duration {
     let spent = Duration::from_millis(100)
         * u32::try_from(began.elapsed().as_millis() / 100).unwrap_or(u32::MAX);
     limit.saturating_sub(spent)
+}
+
+fn signers(options: &Options) -> Result<Vec<DkimSigner>, Failure> {
+    let signer = |option: &String| {
+        let mut parts = option.splitn(3, ',');
+        let (Some(domain), Some(selector), Some(file)) = (parts.next(), parts.next(), parts.next())
+        else {
+            return Err(Failure::request("--dkim takes DOMAIN,SELECTOR,KEYFILE")
+                .with_hint("For example --dkim example.org,2026,/etc/dkim/2026.pem."));
+        };
+        Ok(DkimSigner::new(
+            domain,
+            selector,
+            DkimKey::from_file(file)?,
+        )?)
+    };
+    options.dkim.iter().map(signer).collect()
 }
 
 fn endpoint(options: &Options) -> Result<Endpoint, Failure> {

@@ -118,6 +118,9 @@ pub struct Options {
     /// Send attachments without base64 if the server offers BINARYMIME
     #[arg(long)]
     pub binary: bool,
+    /// Sign the message by DKIM: the domain, the selector, and the file of the private key (PEM)
+    #[arg(long, value_name = "DOMAIN,SELECTOR,KEYFILE", num_args = 1..)]
+    pub dkim: Vec<String>,
     /// Connect through a proxy: socks5://user:password@host:1080, socks5h:// (the proxy resolves
     /// the server's name), http://host:3128
     #[arg(long, value_name = "URL")]
@@ -172,7 +175,6 @@ impl Options {
 /// Options whose capability envoi does not have yet.
 const PLANNED: &[&str] = &[
     "--dane",
-    "--dkim",
     "--dnssec-anchor",
     "--mta-sts",
     "--mx",

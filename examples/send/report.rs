@@ -313,11 +313,13 @@ impl Report {
 
 /// Names of the API in hints, and the options that replace them. Settings without an option are
 /// set in the URL, which the hints also name.
-const OPTIONS: [(&str, &str); 24] = [
+const OPTIONS: [(&str, &str); 26] = [
     (
         "by a reader (Attachment::reader, Message::raw_stream)",
         "given as - on standard input",
     ),
+    ("(Attachment::file, Message::raw_file)", "by its name"),
+    (", or read the key by DkimKey::from_pem", ""),
     // Each run reads the files anew.
     (", and load it again (Client::reload_trust)", ""),
     ("TlsSettings::client_certificate", "--client-cert"),

@@ -1362,12 +1362,75 @@ async fn send_checks_a_server_without_a_message() {
 }
 
 #[tokio::test]
-async fn send_names_options_that_are_not_yet_supported() {
-    for option in [
-        "--dkim=example.org,mail,key.pem",
-        "--mx",
-        "--resolver=127.0.0.1:53",
+async fn send_signs_with_each_key() {
+    let server = Server::builder().plaintext().start().await.unwrap();
+    let keys = concat!(env!("CARGO_MANIFEST_DIR"), "/src/dkim/tests/keys");
+    let rsa = format!("example.org,2026,{keys}/rsa-2048.pem");
+    let ed25519 = format!("mail.example.org,ed,{keys}/ed25519.pem");
+    let options = [
+        "--body", "Hello.", "--dkim", &rsa, "--dkim", &ed25519, "--json",
+    ];
+    let run = send_to(&server.url(), &options).await;
+    run.exits_with(0);
+    let (_, text) = received(&server).await;
+    let parts: Vec<&str> = text.split("DKIM-Signature: ").collect();
+    let starts = [
+        "v=1; a=rsa-sha256; c=relaxed/relaxed; d=example.org; s=2026;",
+        "v=1; a=ed25519-sha256; c=relaxed/relaxed; d=mail.example.org;",
+    ];
+    assert_eq!(parts[0], "");
+    for (part, start) in parts[1..].iter().zip(starts) {
+        assert!(part.starts_with(start), "{part}");
+    }
+    assert_eq!(parts.len(), 3);
+    assert!(run.json()["bytes"] == text.len());
+    // A message that is read once.
+    for option in ["--attach", "--message"] {
+        let options = [option, "-", "--dkim", &rsa, "--json"];
+        let run = send_to(&server.url(), &options).await;
+        run.exits_with(64);
+        let error = &run.json()["error"];
+        assert!(error["message"].as_str().unwrap().contains("only once"));
+        let hint = error["hint"].as_str().unwrap();
+        assert!(hint.contains("file") && !hint.contains("::"), "{hint}");
+    }
+}
+
+#[tokio::test]
+async fn send_refuses_dkim_keys_and_names_that_cannot_be_used() {
+    let folder = tempfile::tempdir().unwrap();
+    let keys = concat!(env!("CARGO_MANIFEST_DIR"), "/src/dkim/tests/keys");
+    let text = std::fs::read_to_string(format!("{keys}/ed25519.pem")).unwrap();
+    let damaged = file_in(&folder, "damaged.pem", &text[..text.len() - 40]);
+    let secret = text.lines().nth(1).unwrap();
+    for (option, code) in [
+        ("example.org".to_owned(), 64),
+        (format!("example.org,{keys}/ed25519.pem"), 64),
+        (format!("example,2026,{keys}/ed25519.pem"), 64),
+        (format!("example.org,20 26,{keys}/ed25519.pem"), 64),
+        ("example.org,2026,/no/such/file".to_owned(), 78),
+        (format!("example.org,2026,{keys}"), 78),
+        (format!("example.org,2026,{keys}/rsa-1024.pem"), 78),
+        (format!("example.org,2026,{damaged}"), 78),
+        // What was meant for the file.
+        (format!("example.org,2026,{text}"), 78),
     ] {
+        for more in [&["--body", "Hello."][..], &["--check"]] {
+            let options = [&["--json", "--dkim", &option], more].concat();
+            let run = send_to("smtp://127.0.0.1:1?tls=none", &options).await;
+            run.exits_with(code);
+            let hint = run.json()["error"]["hint"].as_str().unwrap().to_owned();
+            assert!(!hint.contains("::"), "{hint}");
+            for output in [&run.stdout, &run.stderr] {
+                assert!(!output.contains(&secret[..40]), "{output}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn send_names_options_that_are_not_yet_supported() {
+    for option in ["--dane=on", "--mx", "--resolver=127.0.0.1:53"] {
         let run = send_to("smtp://127.0.0.1:1?tls=none", &[option, "--json"]).await;
         run.exits_with(64);
         let message = run.json()["error"]["message"].as_str().unwrap().to_owned();
