@@ -1,5 +1,6 @@
 #!/bin/bash
-# Installs what the interop tests need on Debian 12: Postfix, Dovecot (AUTH, LMTP, submission), Exim, two proxies, openssl.
+# Installs what the interop tests need on Debian 12: Postfix, Dovecot (AUTH, LMTP, submission), Exim, two proxies, openssl,
+# and two verifiers of DKIM: OpenDKIM and dkimpy.
 #
 # Run as root; quick when all is there. Debian lets only one mail server be installed, so Exim is
 # unpacked into a folder of its own and only the libraries that it links are installed. No system
@@ -32,7 +33,8 @@ update_once() {
 
 install_packages() {
     local package missing=()
-    for package in postfix dovecot-core dovecot-lmtpd dovecot-submissiond microsocks tinyproxy-bin openssl procps; do
+    for package in postfix dovecot-core dovecot-lmtpd dovecot-submissiond microsocks tinyproxy-bin openssl procps \
+        opendkim opendkim-tools python3-dkim python3-nacl; do
         installed $package || missing+=("$package")
     done
     [ ${#missing[@]} -gt 0 ] || return 0

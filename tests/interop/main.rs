@@ -8,6 +8,8 @@
 
 mod content;
 mod differential;
+#[cfg(feature = "dkim")]
+mod dkim;
 mod example;
 mod failures;
 mod lmtp;
