@@ -100,7 +100,7 @@ pub type SendFuture<'a> = Pin<Box<dyn Future<Output = Result<Receipt>> + Send + 
 /// A mailer of your own can wrap another one, to log or to change messages, or use another service.
 /// It keeps the contract of [`Client::send`]: an error means that no recipient was accepted, or
 /// that [the outcome is unknown](crate::Error::outcome_unknown); a receipt has the outcome for each
-/// recipient. [`Message::prepare`] returns the envelope and the bytes to send.
+/// recipient. [`Message::prepare`] returns the message as it leaves: its envelope and its bytes.
 ///
 /// ```
 /// use envoi::mailer::SendFuture;

@@ -12,8 +12,10 @@ use crate::{Client, Error, Message, Receipt};
 /// Sends a message over a new connection, so it is always ready. See [`Client::send`].
 ///
 /// The layers of tower apply: a time-out, a concurrency limit, a buffer, retries. A policy of
-/// `tower::retry` copies a message by [`Message::try_clone`]; `Client::retries` retries only the
-/// recipients that need it, and never a message that may have been delivered.
+/// `tower::retry` copies a message by [`Message::try_clone`], which should be
+/// [prepared](Message::prepare) before, so that each attempt has the same Message-ID;
+/// `Client::retries` retries only the recipients that need it, and never a message that may have
+/// been delivered.
 ///
 /// ```
 /// # #[cfg(not(feature = "testing"))]

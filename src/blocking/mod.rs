@@ -46,6 +46,7 @@
 //!
 //! A call cannot be cancelled; [`Timeouts::deadline`](crate::Timeouts::deadline) limits it.
 
+mod chunks;
 mod connection;
 mod data_writer;
 #[cfg(feature = "pool")]
@@ -60,6 +61,7 @@ use crate::error::{Error, Result};
 use crate::tls::TrustSummary;
 use crate::{CheckReport, Endpoint, Message, Receipt};
 
+pub use chunks::{chunks, prepare};
 pub use connection::Connection;
 pub use data_writer::DataWriter;
 #[cfg(feature = "pool")]

@@ -39,6 +39,7 @@ pub use text::decode_text;
 
 #[cfg(feature = "dkim")]
 use crate::dkim::DkimSigner;
+use crate::proto::Capabilities;
 use crate::{DeliveryOptions, Envelope, Error, Result};
 use attachment::Data;
 use progress::ProgressCallback;
@@ -147,8 +148,10 @@ impl From<PreparedMessage> for Message<'_> {
             envelope,
             delivery,
             attachments,
-            body,
+            mut body,
         } = prepared;
+        // The form is chosen for each server.
+        body.negotiate(&Capabilities::default());
         Message {
             envelope: Some(envelope),
             delivery,
@@ -354,7 +357,8 @@ impl<'x> Message<'x> {
     /// [`Attachment::reader`]).
     ///
     /// A built message without a Message-ID or date gets them when it is prepared, so each copy
-    /// gets its own. Set them if the copies are attempts to send one message.
+    /// gets its own. If the copies are attempts to send one message, [prepare](Self::prepare) it
+    /// first, and clone the [`PreparedMessage`].
     ///
     /// ```
     /// use envoi::mail_builder::MessageBuilder;

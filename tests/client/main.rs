@@ -62,6 +62,15 @@ mod partial_sends;
 mod pool;
 #[cfg(all(
     feature = "aws-lc-rs",
+    feature = "blocking",
+    feature = "failover",
+    feature = "pool",
+    feature = "testing",
+    feature = "tower"
+))]
+mod prepared;
+#[cfg(all(
+    feature = "aws-lc-rs",
     feature = "pool",
     feature = "rate-limit",
     feature = "testing"

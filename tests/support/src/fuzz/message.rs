@@ -151,7 +151,13 @@ pub fn check(data: &[u8]) {
     };
     let (size, content, longest) = (body.size(), body.content(), body.longest_line());
     let again = body.try_clone().expect("it is all in memory");
+    let headers = body.headers();
     let message = sent(body).unwrap();
+    let after_headers = message.strip_prefix(&headers[..]).unwrap();
+    assert!(after_headers.is_empty() || after_headers.starts_with(b"\r\n"));
+    let added = again.try_clone().unwrap().prepend_header("X-Added", "yes");
+    let added = sent(added.expect("any message may have it")).unwrap();
+    assert_eq!(added, [b"X-Added: yes\r\n", &message[..]].concat());
     let rest = check_section(&message, &normalised(text));
     assert!(normalised(text).ends_with(rest));
     assert_eq!(size, Some(message.len() as u64));
