@@ -424,11 +424,6 @@ impl<'x> Message<'x> {
     /// # }
     /// ```
     pub async fn prepare(self) -> Result<PreparedMessage> {
-        // From here on no byte changes: every repair was made, and sending adds only the framing.
-        self.check_and_serialize().await
-    }
-
-    async fn check_and_serialize(self) -> Result<PreparedMessage> {
         let Message {
             source,
             attachments,

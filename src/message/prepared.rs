@@ -151,6 +151,9 @@ impl PreparedMessage {
     /// blanks, unless the value is folded already: that is written as it is. A value beyond ASCII is
     /// encoded as text (RFC 2047).
     ///
+    /// A field that a signature covers has to be there before the message is signed: put it in
+    /// front, and sign `Message::from(prepared)`.
+    ///
     /// # Errors
     ///
     /// [`ErrorKind::Request`](crate::ErrorKind::Request): the name is not valid; the value has a NUL
