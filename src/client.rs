@@ -171,6 +171,8 @@ impl Client {
     ///
     /// Dropped before its end, it closes its connection, and no further attempt is made. The
     /// message was not sent, unless all of it had been written: then it may have been delivered.
+    /// [`guide::interruptions`](crate::guide::interruptions) has the details, also of connections
+    /// that are lost and programs that end.
     pub async fn send(&self, message: impl Into<Message<'_>>) -> Result<Receipt> {
         self.send_boxed(message.into()).await
     }

@@ -9,6 +9,8 @@ pub mod comparison {}
 pub mod dkim {}
 #[doc = include_str!("../docs/examples.md")]
 pub mod examples {}
+#[doc = include_str!("../docs/interruptions.md")]
+pub mod interruptions {}
 #[doc = include_str!("../docs/migration.md")]
 pub mod migration {}
 #[doc = include_str!("../docs/observability.md")]

@@ -78,6 +78,7 @@
 //! | [`mod@probe`] | examines a server without sending, and suggests settings |
 //! | [`testing`] | an SMTP and LMTP server for tests, in the same process |
 //! | [`proto`] | the protocol machine without I/O, for other runtimes, tests and fuzzers |
+//! | [`guide::interruptions`] | a call is dropped, a program ends, a connection is lost |
 //! | [`guide`] | settings, tests, metrics, troubleshooting, migration, examples, protocol … |
 //!
 //! # Features

@@ -213,7 +213,8 @@ impl Pool {
     ///
     /// Dropped while it waits for a connection, it gives up its place in the queue. Dropped later,
     /// it closes its connection, whose place in the pool is free again; the message was not sent,
-    /// unless all of it had been written: then it may have been delivered.
+    /// unless all of it had been written: then it may have been delivered. See
+    /// [`guide::interruptions`](crate::guide::interruptions), also for the end of a program.
     pub async fn send(&self, message: impl Into<Message<'_>>) -> Result<Receipt> {
         self.send_boxed(message.into()).await
     }

@@ -5,6 +5,8 @@
 
 mod blocking;
 mod fuzz_server;
+#[cfg(unix)]
+mod killed;
 mod machine;
 #[cfg(target_os = "linux")]
 mod memory;

@@ -28,6 +28,13 @@ mod end_to_end;
     feature = "testing"
 ))]
 mod failover;
+#[cfg(all(
+    feature = "aws-lc-rs",
+    feature = "pool",
+    feature = "retries",
+    feature = "testing"
+))]
+mod interruptions;
 #[cfg(all(feature = "aws-lc-rs", feature = "pool", feature = "testing"))]
 mod limits;
 #[cfg(all(feature = "aws-lc-rs", feature = "testing"))]
