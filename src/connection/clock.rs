@@ -36,7 +36,7 @@ pub(crate) enum LimitKind {
 
 impl LimitKind {
     /// What to do about a wait in this phase that this limit has ended; `secure` if inside TLS.
-    pub(crate) fn hint(self, phase: Phase, secure: bool) -> String {
+    pub(crate) fn hint(self, phase: Phase, secure: bool, has_port: bool) -> String {
         let setting = match self {
             LimitKind::Phase(_) => "timeout= in the URL",
             LimitKind::Login(_) => {
@@ -47,7 +47,8 @@ impl LimitKind {
             }
             LimitKind::Deadline(_) => "the deadline",
         };
-        diagnose::hint_for_timeout(phase, secure, setting, matches!(self, LimitKind::Phase(_)))
+        let is_of_phase = matches!(self, LimitKind::Phase(_));
+        diagnose::hint_for_timeout(phase, secure, has_port, setting, is_of_phase)
     }
 }
 
@@ -128,9 +129,8 @@ impl Clock {
             .is_none_or(|(at, _)| at.saturating_duration_since(Instant::now()) > delay)
     }
 
-    /// A wait in this phase has ended, which began at `since`.
-    pub(crate) fn spend(&mut self, phase: Phase, since: Instant) {
-        let waited = since.elapsed();
+    /// A wait in this phase has ended after this time.
+    pub(crate) fn spend(&mut self, phase: Phase, waited: Duration) {
         self.waited += waited;
         if phase == Phase::Auth {
             self.waited_for_login += waited;

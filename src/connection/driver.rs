@@ -459,7 +459,8 @@ impl Driver {
     }
 
     fn time_out(&mut self, phase: Phase, why: LimitKind) {
-        let hint = why.hint(phase, self.machine.is_secure());
+        let has_port = self.machine.port().is_some();
+        let hint = why.hint(phase, self.machine.is_secure(), has_port);
         let reason = AbortReason::TimedOut(too_slow(phase, why));
         let error = Error::from(self.machine.abort(reason));
         self.abort_error = Some(error.with_hint(hint));
@@ -495,8 +496,9 @@ impl Drop for ServerWait<'_> {
     fn drop(&mut self) {
         match self.wait_for {
             Some(WaitFor::Reply(phase)) => {
-                self.driver.clock.spend(phase, self.since);
-                telemetry::waited(phase, self.since.elapsed());
+                let waited = self.since.elapsed();
+                self.driver.clock.spend(phase, waited);
+                telemetry::waited(phase, waited);
             }
             Some(WaitFor::Body) => self.driver.body_wait += self.since.elapsed(),
             None => {}

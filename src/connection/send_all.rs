@@ -600,7 +600,7 @@ impl SessionEnd {
                 reply.clone(),
             ),
             None => Error::new(ErrorKind::Closed, Phase::Body, error.message())
-                .with_hint(diagnose::hint_for_eof(Phase::Body, false)),
+                .with_hint(diagnose::hint_for_eof(Phase::Body, false, true)),
         };
         SessionEnd {
             cause: Some(error),

@@ -103,7 +103,7 @@ impl Connection {
         .await;
         let session = match setting_up {
             Err(error) if may_fall_back(endpoint, &error) => {
-                clock.spend(Phase::Setup, began);
+                clock.spend(Phase::Setup, began.elapsed());
                 Connection::fall_back(endpoint, &peer, error, clock).await?
             }
             outcome => outcome?,
@@ -164,7 +164,8 @@ impl Connection {
         };
         settings.secure = security == Security::Implicit;
         settings.auth_in_clear = endpoint.auth_in_clear;
-        settings.server = Some((endpoint.host.clone(), endpoint.get_port()));
+        let has_port = endpoint.destination().has_port();
+        settings.server = has_port.then(|| (endpoint.host.clone(), endpoint.get_port()));
         settings.limits = endpoint.limits.clone();
         let mut session = Connection {
             driver: Driver::new(
@@ -379,13 +380,13 @@ pub(crate) async fn within<T>(
     let began = Instant::now();
     let limit = clock.limit(phase, began, timeouts);
     let outcome = timeout_at(limit.at, future).await;
-    clock.spend(phase, began);
-    telemetry::waited(phase, began.elapsed());
+    let waited = began.elapsed();
+    clock.spend(phase, waited);
+    telemetry::waited(phase, waited);
     outcome.unwrap_or_else(|_| {
-        Err(
-            Error::new(ErrorKind::Timeout, phase, too_slow(phase, limit.why))
-                .context(endpoint.destination())
-                .with_hint(limit.why.hint(phase, false)),
-        )
+        let destination = endpoint.destination();
+        let hint = limit.why.hint(phase, false, destination.has_port());
+        let error = Error::new(ErrorKind::Timeout, phase, too_slow(phase, limit.why));
+        Err(error.context(destination).with_hint(hint))
     })
 }

@@ -185,9 +185,14 @@ fn is_offer(line: &str) -> bool {
         .any(|offer| offer.eq_ignore_ascii_case(keyword))
 }
 
-/// The connection ended in this phase; `secure` if inside TLS.
-pub(crate) fn hint_for_eof(phase: Phase, secure: bool) -> &'static str {
+/// The connection ended in this phase; `secure` if inside TLS. A socket of this machine and a stream
+/// of the caller have no port.
+pub(crate) fn hint_for_eof(phase: Phase, secure: bool, has_port: bool) -> &'static str {
     match phase {
+        Phase::Greeting if !has_port => {
+            "The server refuses this client, or the socket is that of another service: its log and \
+                its configuration say more."
+        }
         Phase::Greeting if secure => {
             "TLS works, but no mail server sends a greeting inside it: check the host and the \
                 port. The server may also refuse this client's address; its log says so."
@@ -226,10 +231,19 @@ pub(crate) fn hint_for_eof(phase: Phase, secure: bool) -> &'static str {
 pub(crate) fn hint_for_timeout(
     phase: Phase,
     secure: bool,
+    has_port: bool,
     setting: &str,
     is_of_phase: bool,
 ) -> String {
     let hint = match phase {
+        Phase::Connect if !has_port => {
+            "The server does not take connections at its socket: it is overloaded, or it hangs. \
+                Its log says more."
+        }
+        Phase::Greeting | Phase::Tls if !has_port => {
+            "The socket may be that of another service, or of a server that speaks TLS in another \
+                way: its configuration says where and how it takes mail."
+        }
         Phase::Connect => {
             "Check host and port, and whether a firewall drops connections to this port: 25 is \
                 blocked in many networks, 587 and 465 are not."

@@ -41,7 +41,7 @@ impl Error {
         self.set_outcome_unknown(unknown);
         match unknown {
             true => self.with_hint(UNKNOWN),
-            false if was_unknown => self.with_hint(hint_for_eof(Phase::Body, false)),
+            false if was_unknown => self.with_hint(hint_for_eof(Phase::Body, false, true)),
             false => self,
         }
     }
@@ -70,7 +70,7 @@ impl Error {
     pub(crate) fn connection_lost(phase: Phase, cause: std::io::Error) -> Self {
         let message = format!("the connection failed: {cause}");
         Error::new(ErrorKind::Closed, phase, message)
-            .with_hint(hint_for_eof(phase, false))
+            .with_hint(hint_for_eof(phase, false, true))
             .with_source(cause)
     }
 }
@@ -148,7 +148,9 @@ fn hint(phase: Phase, reason: &Reason) -> Option<Cow<'static, str>> {
         | Reason::ChallengeTooLong { .. }
         | Reason::TooManyChallenges { .. } => hint_for_other_protocol(phase, ""),
         Reason::InjectedBeforeTls(_) => INJECTED,
-        Reason::ConnectionEnded { secure, .. } => hint_for_eof(phase, *secure),
+        Reason::ConnectionEnded { secure, port, .. } => {
+            hint_for_eof(phase, *secure, port.is_some())
+        }
         Reason::StartTlsNotOffered {
             offered,
             greeting,
@@ -399,6 +401,6 @@ mod tests {
         // Another transaction of the message, which had not been sent.
         let known = unknown.clone().with_outcome_unknown(false);
         assert!(unknown.outcome_unknown() && !known.outcome_unknown());
-        assert_eq!(known.hint(), Some(hint_for_eof(Phase::Body, false)));
+        assert_eq!(known.hint(), Some(hint_for_eof(Phase::Body, false, true)));
     }
 }

@@ -210,6 +210,8 @@ pub enum Reason {
         before: Missing,
         /// Whether TLS was active.
         secure: bool,
+        /// The server's port, if known.
+        port: Option<u16>,
     },
     /// The driver ended the session.
     Aborted(AbortReason),
@@ -747,6 +749,7 @@ mod tests {
             Reason::ConnectionEnded {
                 before: Missing::RestOfReply(text()),
                 secure: true,
+                port: None,
             },
             Reason::Aborted(AbortReason::TimedOut(text())),
             Reason::Aborted(AbortReason::ConnectionFailed(text())),

@@ -166,6 +166,7 @@ impl Machine {
         let error = self.failed(Reason::ConnectionEnded {
             before: self.missing(),
             secure: self.secure,
+            port: self.port(),
         });
         if let Some(shutdown) = self.shutdown.take() {
             self.on_end_after(shutdown, error);

@@ -2,10 +2,13 @@
 
 use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use envoi::proto::Protocol;
 use envoi::testing::{Builder, Server};
-use envoi::{Address, Client, Endpoint, ErrorKind, Message, Outcome, Phase};
+#[cfg(unix)]
+use envoi::testing::{Fault, Step};
+use envoi::{Address, Client, Endpoint, ErrorKind, Message, Outcome, Phase, Timeouts};
 use futures::stream::{self, StreamExt as _};
 
 const FULL: &str = "full@example.com";
@@ -356,4 +359,27 @@ async fn recipients_beyond_452_are_tried_after_a_refused_message() {
         .map(envoi::Recipient::is_transient)
         .collect();
     assert_eq!(transient, [false; 3]);
+}
+
+/// A socket has no port, so no hint suggests another one.
+#[cfg(unix)]
+#[tokio::test]
+async fn hints_about_a_socket_name_no_port() {
+    for (fault, kind) in [
+        (Fault::hang(Step::Greeting), ErrorKind::Timeout),
+        (Fault::close(Step::Greeting), ErrorKind::Closed),
+    ] {
+        let server = builder().lmtp_unix().fault(fault).start().await.unwrap();
+        let endpoint = Endpoint::from_url(&server.url()).unwrap();
+        let timeouts = Timeouts::uniform(Duration::from_millis(200));
+        let client = Client::new(endpoint.timeouts(timeouts));
+        let error = client.connect().await.unwrap_err();
+        assert_eq!((error.kind(), error.phase()), (kind, Phase::Greeting));
+        let hint = error.hint().unwrap();
+        assert!(
+            hint.contains("socket") && hint.contains("another service"),
+            "{hint}"
+        );
+        assert!(!hint.contains("port") && !hint.contains("smtp"), "{hint}");
+    }
 }
