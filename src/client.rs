@@ -195,7 +195,7 @@ impl Client {
     ) -> Result<Receipt> {
         // Pinned here, as each function that takes the future would move it.
         let sending = pin!(self.prepare_and_send(message, attempt));
-        telemetry::in_send(|| self.endpoint.server_name(), sending).await
+        telemetry::in_send(&self.endpoint.server, sending).await
     }
 
     async fn prepare_and_send<F: Future<Output = Result<Receipt>>>(
@@ -243,8 +243,7 @@ impl Client {
                 )
             })
         };
-        let permit =
-            telemetry::in_span("rate_wait", || self.endpoint.server_name(), pin!(turn)).await?;
+        let permit = telemetry::in_span("rate_wait", &self.endpoint.server, pin!(turn)).await?;
         Ok(Turn(Some(permit)))
     }
 

@@ -538,7 +538,7 @@ impl Pool {
 
     /// Waits for a slot of the pool, up to a limit if there is one.
     async fn wait_for_slot(&self, limit: Option<Limit>) -> Result<PooledConnection> {
-        let host = || self.client().endpoint().server_name();
+        let host = &self.client().endpoint().server;
         telemetry::in_span("pool_wait", host, pin!(self.next_slot(limit))).await
     }
 

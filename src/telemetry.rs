@@ -12,6 +12,7 @@ mod metrics;
 mod warnings;
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 #[cfg(any(feature = "metrics", feature = "tracing"))]
@@ -33,11 +34,35 @@ pub(crate) use warnings::expires_soon;
 #[cfg(feature = "tracing")]
 const TARGET: &str = "envoi";
 
+/// The name of a server in receipts, spans and metrics. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Host(Arc<HostData>);
+
+struct HostData {
+    name: Arc<str>,
+    #[cfg(feature = "metrics")]
+    keys: metrics::Keys,
+}
+
+impl Host {
+    pub(crate) fn new(name: &str) -> Self {
+        Host(Arc::new(HostData {
+            name: name.into(),
+            #[cfg(feature = "metrics")]
+            keys: metrics::Keys::default(),
+        }))
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.0.name
+    }
+}
+
 /// Runs a step of a session in a span of its own, and reports its result. Takes a pinned future, as
 /// each function that takes one by value reserves its size again.
 pub(crate) async fn in_span<T>(
     step: &'static str,
-    host: impl Fn() -> String,
+    host: &Host,
     running: Pin<&mut impl Future<Output = Result<T>>>,
 ) -> Result<T> {
     #[cfg(not(any(feature = "metrics", feature = "tracing")))]
@@ -47,7 +72,7 @@ pub(crate) async fn in_span<T>(
     }
     #[cfg(any(feature = "metrics", feature = "tracing"))]
     {
-        let span = StepSpan::new(step, host());
+        let span = StepSpan::new(step, host);
         let result = span.run(running).await;
         span.end(result.as_ref().err());
         result
@@ -57,7 +82,7 @@ pub(crate) async fn in_span<T>(
 /// Runs a call that sends one message, with all of its attempts, in a span of its own, and reports
 /// its result. A call that is dropped is reported, too.
 pub(crate) async fn in_send(
-    host: impl Fn() -> String,
+    host: &Host,
     running: Pin<&mut impl Future<Output = Result<Receipt>>>,
 ) -> Result<Receipt> {
     #[cfg(not(any(feature = "metrics", feature = "tracing")))]
@@ -67,7 +92,7 @@ pub(crate) async fn in_send(
     }
     #[cfg(any(feature = "metrics", feature = "tracing"))]
     {
-        let mut call = SendCall::start(host());
+        let mut call = SendCall::start(host);
         let result = call.span.run(running).await;
         call.has_ended = true;
         call.span.end_send(&result, call.span.began.elapsed());
@@ -76,14 +101,23 @@ pub(crate) async fn in_send(
 }
 
 /// Reports the result of a message that shared its connection with others in flight.
-pub(crate) fn sent(host: impl Fn() -> String, result: &Result<Receipt>) {
+pub(crate) fn sent(host: &Host, result: &Result<Receipt>) {
     #[cfg(not(any(feature = "metrics", feature = "tracing")))]
     let _ = (host, result);
     #[cfg(any(feature = "metrics", feature = "tracing"))]
     {
         let elapsed = receipt_of(result).map_or(Duration::ZERO, |receipt| receipt.elapsed);
-        StepSpan::new("send", host()).end_send(result, elapsed);
+        StepSpan::new("send", host).end_send(result, elapsed);
     }
+}
+
+/// Reports that a message that shared its connection with others was dropped after this time, before
+/// its outcome.
+pub(crate) fn dropped(host: &Host, elapsed: Duration) {
+    #[cfg(not(any(feature = "metrics", feature = "tracing")))]
+    let _ = (host, elapsed);
+    #[cfg(any(feature = "metrics", feature = "tracing"))]
+    StepSpan::new("send", host).end_dropped(elapsed);
 }
 
 /// Reports that a message is tried again after a delay, and the result of the last attempt.
@@ -188,7 +222,7 @@ struct StepSpan {
     #[cfg(feature = "metrics")]
     step: &'static str,
     #[cfg(feature = "metrics")]
-    host: String,
+    host: Host,
     began: Instant,
     #[cfg(feature = "tracing")]
     span: tracing::Span,
@@ -196,15 +230,15 @@ struct StepSpan {
 
 #[cfg(any(feature = "metrics", feature = "tracing"))]
 impl StepSpan {
-    fn new(step: &'static str, host: String) -> Self {
+    fn new(step: &'static str, host: &Host) -> Self {
         StepSpan {
             began: Instant::now(),
             #[cfg(feature = "tracing")]
-            span: tracing::info_span!(target: TARGET, "smtp", step, host),
+            span: tracing::info_span!(target: TARGET, "smtp", step, host = host.name()),
             #[cfg(feature = "metrics")]
             step,
             #[cfg(feature = "metrics")]
-            host,
+            host: host.clone(),
         }
     }
 
@@ -241,7 +275,9 @@ impl StepSpan {
         #[cfg(feature = "metrics")]
         {
             // Of several servers, the one that decided the result.
-            let host = receipt.map_or(&*self.host, |receipt| &receipt.server);
+            let other = receipt.filter(|receipt| receipt.server != self.host.name());
+            let other = other.map(|receipt| Host::new(&receipt.server));
+            let host = other.as_ref().unwrap_or(&self.host);
             let error = result.as_ref().err();
             metrics::step(self.step, host, self::result(error), elapsed);
             metrics::message(host, outcome(result), receipt);
@@ -275,6 +311,24 @@ impl StepSpan {
             }
         });
     }
+
+    fn end_dropped(&self, elapsed: Duration) {
+        #[cfg(feature = "metrics")]
+        {
+            metrics::step(self.step, &self.host, "dropped", elapsed);
+            metrics::message(&self.host, "dropped", None);
+        }
+        #[cfg(feature = "tracing")]
+        self.span.in_scope(|| {
+            let seconds = elapsed.as_secs_f64();
+            tracing::warn!(
+                target: TARGET,
+                seconds,
+                outcome = "dropped",
+                "the call was dropped before its end"
+            );
+        });
+    }
 }
 
 /// The result of a step, as a word.
@@ -292,9 +346,9 @@ struct SendCall {
 
 #[cfg(any(feature = "metrics", feature = "tracing"))]
 impl SendCall {
-    fn start(host: String) -> Self {
+    fn start(host: &Host) -> Self {
         #[cfg(feature = "metrics")]
-        metrics::send_started(&host);
+        metrics::send_started(host);
         SendCall {
             span: StepSpan::new("send", host),
             has_ended: false,
@@ -307,24 +361,8 @@ impl Drop for SendCall {
     fn drop(&mut self) {
         #[cfg(feature = "metrics")]
         metrics::send_ended(&self.span.host);
-        if self.has_ended {
-            return;
+        if !self.has_ended {
+            self.span.end_dropped(self.span.began.elapsed());
         }
-        let elapsed = self.span.began.elapsed();
-        #[cfg(feature = "metrics")]
-        {
-            metrics::step(self.span.step, &self.span.host, "dropped", elapsed);
-            metrics::message(&self.span.host, "dropped", None);
-        }
-        #[cfg(feature = "tracing")]
-        self.span.span.in_scope(|| {
-            let seconds = elapsed.as_secs_f64();
-            tracing::warn!(
-                target: TARGET,
-                seconds,
-                outcome = "dropped",
-                "the call was dropped before its end"
-            );
-        });
     }
 }

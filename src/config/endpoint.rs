@@ -16,6 +16,7 @@ use crate::idna;
 use crate::proto::{
     ClientName, ClientNameError, Limits, Mechanism, Protocol, SaslExchange, SaslFailure,
 };
+use crate::telemetry::Host;
 use crate::text::{printable, quoted};
 use crate::tls::{
     ClientCertificate, Connector, Security, TlsSettings, Trust, TrustSummary, VerifyMode,
@@ -45,6 +46,8 @@ use crate::{Credentials, Secret, SendWindow, Timeouts};
 pub struct Endpoint {
     pub(crate) protocol: Protocol,
     pub(crate) host: String,
+    /// The name of the server in receipts, spans and metrics.
+    pub(crate) server: Host,
     /// The address to connect to, instead of host and port.
     local: Option<Destination>,
     pub(crate) port: Option<u16>,
@@ -95,9 +98,11 @@ impl Endpoint {
     /// Creates an endpoint for a server by name (which may be non-ASCII) or address, with STARTTLS
     /// required on port 587, and without a login.
     pub fn new(host: impl Into<String>) -> Self {
+        let host = idna::host(host.into());
         Endpoint {
             protocol: Protocol::Smtp,
-            host: idna::host(host.into()),
+            server: Host::new(&printable(&host)),
+            host,
             local: None,
             port: None,
             route: Route::default(),
@@ -144,8 +149,10 @@ impl Endpoint {
     /// ```
     #[cfg(unix)]
     pub fn lmtp_unix(socket: impl Into<PathBuf>) -> Self {
+        let socket = Destination::Unix(socket.into());
         Endpoint {
-            local: Some(Destination::Unix(socket.into())),
+            server: Host::new(&socket.to_string()),
+            local: Some(socket),
             ..Endpoint::lmtp("localhost")
         }
     }
@@ -429,10 +436,7 @@ impl Endpoint {
 
     /// The name of the server in receipts.
     pub(crate) fn server_name(&self) -> String {
-        match &self.local {
-            Some(local) => local.to_string(),
-            None => printable(self.host.as_str()),
-        }
+        self.server.name().to_owned()
     }
 
     /// The host; a non-ASCII name as A-labels (`xn--…`); `localhost` for a socket.

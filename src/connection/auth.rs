@@ -114,7 +114,7 @@ impl Connection {
                 }
             }
         };
-        let result = telemetry::in_span("login", || endpoint.server_name(), pin!(logging_in)).await;
+        let result = telemetry::in_span("login", &endpoint.server, pin!(logging_in)).await;
         result
             .map(|_| ())
             .map_err(|error| error.advised(&self.facts()))

@@ -4,6 +4,7 @@
 //! concerns all of them.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::time::Duration;
 
 use super::clock::Clock;
 use super::submission::Submission;
@@ -119,7 +120,7 @@ impl InFlight {
     /// Removes the first message if it has its outcome.
     pub(super) fn pop_finished(&mut self) -> Option<InFlightMessage> {
         let message = self.messages.front()?;
-        if !message.is_over() || message.is_untouched() {
+        if !message.is_finished() {
             return None;
         }
         if let Stage::Started(_) = message.stage {
@@ -127,6 +128,12 @@ impl InFlight {
         }
         self.first += 1;
         self.messages.pop_front()
+    }
+
+    /// Removes all messages, in their order.
+    pub(super) fn take_messages(&mut self) -> impl Iterator<Item = InFlightMessage> + use<> {
+        let messages = std::mem::take(&mut self.messages);
+        messages.into_iter().filter(InFlightMessage::is_message)
     }
 
     /// The time limits of the first message without an outcome, once.
@@ -261,6 +268,16 @@ impl InFlightMessage {
             Stage::Started(submission) => submission.is_over(),
             Stage::Failed(_) | Stage::Lost(_) => true,
         }
+    }
+
+    /// Whether its outcome can be returned.
+    pub(super) fn is_finished(&self) -> bool {
+        self.is_over() && !self.is_untouched()
+    }
+
+    /// The time since it was taken from the stream.
+    pub(super) fn elapsed(&self) -> Duration {
+        self.start.at.elapsed()
     }
 
     /// Whether it is a message, and not the loss of the connection.

@@ -44,6 +44,7 @@ use crate::proto::{
     Transcript,
 };
 use crate::receipt::{Delivery, Effort, Receipt, SessionInfo};
+use crate::telemetry::Host;
 use crate::tls::TlsInfo;
 use crate::{Address, Endpoint, SendWindow, telemetry};
 use call::CallGuard;
@@ -104,6 +105,7 @@ pub(crate) use setup::{client_name, connector_for, open, within};
 /// ```
 pub struct Connection {
     driver: Driver,
+    server: Host,
     /// Shared with the messages in flight, for their receipts.
     info: Arc<SessionInfo>,
     /// The user of the last login; empty if it has none.
@@ -175,9 +177,9 @@ impl Connection {
     /// connection. Dropped later, it leaves one that refuses further use; the message was not sent,
     /// unless all of it had been written: then it may have been delivered.
     pub async fn send(&mut self, message: impl Into<Message<'_>>) -> Result<Receipt> {
-        let info = self.info.clone();
+        let server = self.server.clone();
         let sending = pin!(self.prepare_and_send(message.into()));
-        telemetry::in_send(|| info.server.clone(), sending).await
+        telemetry::in_send(&server, sending).await
     }
 
     async fn prepare_and_send(&mut self, message: Message<'_>) -> Result<Receipt> {
@@ -204,10 +206,10 @@ impl Connection {
         endpoint: Option<&Endpoint>,
     ) -> Result<Receipt> {
         let mut call = CallGuard::start(self)?;
-        let info = call.info.clone();
+        let server = call.server.clone();
         let result = {
             let submitting = pin!(call.submit(message, started, endpoint));
-            telemetry::in_span("submit", || info.server.clone(), submitting).await
+            telemetry::in_span("submit", &server, submitting).await
         };
         call.complete_with(result)
     }

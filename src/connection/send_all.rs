@@ -4,6 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::ops::DerefMut;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_core::Stream;
 use futures_util::future::{BoxFuture, Either, select};
@@ -128,7 +129,7 @@ pub(crate) fn send_all<'c, 'm: 'c>(
 }
 
 /// The state of the stream.
-struct SendAll<'m, C, S> {
+struct SendAll<'m, C: DerefMut<Target = Connection>, S> {
     connection: C,
     renewal: Option<Renewal>,
     messages: Pin<Box<S>>,
@@ -189,7 +190,7 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> SendAl
                 let is_message = message.is_message();
                 let result = message.finish(&self.connection);
                 if is_message {
-                    telemetry::sent(|| self.connection.info.server.clone(), &result);
+                    telemetry::sent(&self.connection.server, &result);
                 }
                 return Some(result);
             }
@@ -578,6 +579,25 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> SendAl
             // Between two messages: none has failed, but the next one cannot be sent.
             let start = MessageStart::now(connection);
             self.in_flight.push_lost(error, start);
+        }
+    }
+}
+
+/// A stream that is dropped before its end reports the messages that it took and did not return.
+impl<C: DerefMut<Target = Connection>, S> Drop for SendAll<'_, C, S> {
+    fn drop(&mut self) {
+        let server = &self.connection.server;
+        for message in self.in_flight.take_messages() {
+            match message.is_finished() {
+                true => telemetry::sent(server, &message.finish(&self.connection)),
+                false => telemetry::dropped(server, message.elapsed()),
+            }
+        }
+        if let Some(Preparing { start, .. }) = &self.preparing {
+            telemetry::dropped(server, start.at.elapsed());
+        }
+        if self.taken.is_some() {
+            telemetry::dropped(server, Duration::ZERO);
         }
     }
 }

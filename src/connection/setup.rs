@@ -78,7 +78,7 @@ impl Connection {
     ) -> BoxFuture<'_, Result<Connection>> {
         Box::pin(async move {
             let connecting = pin!(Connection::connect_in(endpoint, clock));
-            telemetry::in_span("connect", || endpoint.server_name(), connecting).await
+            telemetry::in_span("connect", &endpoint.server, connecting).await
         })
     }
 
@@ -174,6 +174,7 @@ impl Connection {
                 endpoint.timeouts.clone(),
                 clock,
             ),
+            server: endpoint.server.clone(),
             info: Arc::new(SessionInfo {
                 server: endpoint.server_name(),
                 ..SessionInfo::default()
@@ -191,7 +192,7 @@ impl Connection {
             round_trips_before: 0,
             in_call: false,
             #[cfg(feature = "metrics")]
-            _counted: telemetry::OpenConnection::new(endpoint.server_name()),
+            _counted: telemetry::OpenConnection::new(endpoint.server.clone()),
         };
         // The server may know the secret from an earlier connection, and say it before the login.
         endpoint.login.hide(session.driver.machine.secrets_mut());
@@ -250,11 +251,7 @@ impl Connection {
             Protocol::Lmtp => TlsMode::ImplicitLmtp,
         };
         let handshake = pin!(connector.handshake(&endpoint.host, stream, mode));
-        let handshake = pin!(telemetry::in_span(
-            "tls",
-            || endpoint.host.clone(),
-            handshake
-        ));
+        let handshake = pin!(telemetry::in_span("tls", &endpoint.server, handshake));
         let outcome = within(&mut self.driver.clock, endpoint, Phase::Tls, handshake).await;
         let transcript = self.driver.machine.transcript_mut();
         match outcome {

@@ -21,6 +21,7 @@ use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::mailer::{Mailer, SendFuture};
 use crate::message::{Message, PreparedMessage};
 use crate::receipt::{Attempts, Outcome, Receipt, Recipient};
+use crate::telemetry::Host;
 use crate::{CheckReport, Client, Endpoint, RetryPolicy, Timeouts, retry, telemetry};
 use circuit::{Attempt, Circuit, Circuits};
 
@@ -197,6 +198,8 @@ impl From<Pool> for FailoverServer {
 #[derive(Clone)]
 pub struct Failover {
     servers: Arc<[FailoverServer]>,
+    /// The names of all servers.
+    all: Host,
     state: Arc<Mutex<State>>,
     policy: FailoverPolicy,
     retries: Option<RetryPolicy>,
@@ -218,7 +221,9 @@ impl Failover {
             circuits: Circuits::new(servers.iter().map(|server| server.weight)),
             failures: vec![None; servers.len()],
         };
+        let names = servers.iter().map(|server| server.endpoint().server.name());
         Failover {
+            all: Host::new(&names.collect::<Vec<_>>().join(", ")),
             servers,
             state: Arc::new(Mutex::new(state)),
             policy: FailoverPolicy::default(),
@@ -307,16 +312,7 @@ impl Failover {
     /// that to the next one.
     pub async fn send(&self, message: impl Into<Message<'_>>) -> Result<Receipt> {
         let sending = pin!(self.prepare_and_send(message.into()));
-        telemetry::in_send(|| self.server_names(), sending).await
-    }
-
-    /// The hosts of all servers, in their order.
-    fn server_names(&self) -> String {
-        let names = self
-            .servers
-            .iter()
-            .map(|server| server.endpoint().server_name());
-        names.collect::<Vec<_>>().join(", ")
+        telemetry::in_send(&self.all, sending).await
     }
 
     async fn prepare_and_send(&self, message: Message<'_>) -> Result<Receipt> {
@@ -500,20 +496,20 @@ impl<'f> Trial<'f> {
             Err(error) => health(error),
         };
         let (failover, index) = (self.failover, self.index);
-        let server = || failover.servers[index].endpoint().server_name();
+        let server = failover.servers[index].endpoint().server.name();
         let mut state = failover.state();
         match health {
             Health::Works => {
                 self.has_ended = true;
                 if state.circuits.succeeded(index) {
-                    telemetry::server_works(&server());
+                    telemetry::server_works(server);
                 }
             }
             Health::Fails => {
                 self.has_ended = true;
                 let (policy, now) = (&failover.policy, Instant::now());
                 if let Some(pause) = state.circuits.failed(index, self.attempt, policy, now) {
-                    telemetry::server_paused(&server(), pause);
+                    telemetry::server_paused(server, pause);
                 }
                 state.failures[index] = result.as_ref().err().cloned().map(|mut error| {
                     error.take_receipt();

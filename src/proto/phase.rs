@@ -42,7 +42,7 @@ pub enum Phase {
 
 impl Phase {
     /// The phase as a lower-case word, for logs and JSON.
-    pub fn as_str(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Phase::Setup => "setup",
             Phase::Connect => "connect",

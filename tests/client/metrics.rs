@@ -1,5 +1,6 @@
 //! What the feature `metrics` records, as Prometheus would read it.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::pin::pin;
 use std::task::{Context, Waker};
@@ -7,9 +8,9 @@ use std::time::Duration;
 
 use envoi::mail_builder::MessageBuilder;
 use envoi::mail_builder::headers::address::Address;
-use envoi::testing::Server;
+use envoi::testing::{Fault, Server, Step};
 use envoi::{Client, Connection, Failover, Message, RetryPolicy, describe_metrics};
-use futures::StreamExt as _;
+use futures::{Stream as _, StreamExt as _};
 use metrics::LocalRecorderGuard;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 
@@ -229,6 +230,82 @@ async fn a_dropped_call_is_counted() {
             ("envoi_messages_total", &[HOST, ("outcome", "dropped")], 1.0),
         ],
     );
+}
+
+#[tokio::test]
+async fn the_messages_of_a_dropped_stream_are_counted() {
+    let (metrics, _recording) = record();
+    let server = Server::builder()
+        .offer("CHUNKING")
+        .fault(Fault::hang(Step::Message).after(2))
+        .start()
+        .await
+        .unwrap();
+    let client = Client::from_url(&server.url()).unwrap();
+    let mut connection = client.connect().await.unwrap();
+    {
+        let taken = Cell::new(0);
+        let four = futures::stream::iter(0..4).map(|_| {
+            taken.set(taken.get() + 1);
+            mail("you@example.com")
+        });
+        let mut sending = pin!(connection.send_all(four));
+        for _ in 0..2 {
+            assert!(sending.next().await.unwrap().is_ok());
+        }
+        let mut context = Context::from_waker(Waker::noop());
+        while taken.get() < 4 {
+            assert!(sending.as_mut().poll_next(&mut context).is_pending());
+            tokio::task::yield_now().await;
+        }
+    }
+    let text = metrics.render();
+    let dropped = [HOST, ("outcome", "dropped")];
+    let steps = [HOST, ("step", "send"), ("result", "dropped")];
+    assert_values(
+        &text,
+        &[
+            (
+                "envoi_messages_total",
+                &[HOST, ("outcome", "accepted")],
+                2.0,
+            ),
+            ("envoi_messages_total", &dropped, 2.0),
+            ("envoi_step_seconds_count", &steps, 2.0),
+        ],
+    );
+}
+
+#[tokio::test]
+async fn outcomes_that_a_dropped_stream_did_not_return_are_counted() {
+    let (metrics, _recording) = record();
+    let server = Server::builder()
+        .offer("CHUNKING")
+        .fault(Fault::close(Step::Message).after(1))
+        .start()
+        .await
+        .unwrap();
+    let client = Client::from_url(&server.url()).unwrap();
+    let mut connection = client.connect().await.unwrap();
+    let taken = Cell::new(0);
+    let five = futures::stream::iter(0..5).map(|_| {
+        taken.set(taken.get() + 1);
+        mail("you@example.com")
+    });
+    let results: Vec<_> = connection.send_all(five).take(2).collect().await;
+    assert!(results[0].is_ok() && results[1].is_err());
+    // The connection was lost, so the others that were taken have an outcome, too.
+    let text = metrics.render();
+    let counted = ["accepted", "unknown", "transient", "dropped"].map(|outcome| {
+        let labels = [HOST, ("outcome", outcome)];
+        value(&text, "envoi_messages_total", &labels).unwrap_or_default()
+    });
+    assert_eq!(
+        counted.iter().sum::<f64>(),
+        f64::from(taken.get()),
+        "{text}"
+    );
+    assert_eq!((counted[0], counted[3]), (1.0, 0.0), "{text}");
 }
 
 #[tokio::test]
