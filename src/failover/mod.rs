@@ -547,7 +547,7 @@ fn health(error: &Error) -> Health {
         ErrorKind::Unsupported => Health::Works,
         ErrorKind::Refused => {
             let code = error.reply().map(crate::proto::Reply::code);
-            let is_of_message = is_about_message(error.phase());
+            let is_of_message = error.phase().is_of_message();
             let is_of_sender = error.phase() == Phase::Mail && error.is_transient();
             match code {
                 Some(421) => Health::Fails,
@@ -567,24 +567,6 @@ fn health(error: &Error) -> Health {
     }
 }
 
-/// The phases in which the server decides about the message, not about the session.
-fn is_about_message(phase: Phase) -> bool {
-    match phase {
-        Phase::Mail | Phase::Rcpt | Phase::Data | Phase::Body | Phase::EndOfData => true,
-        Phase::Setup
-        | Phase::Connect
-        | Phase::Tls
-        | Phase::Greeting
-        | Phase::Hello
-        | Phase::StartTls
-        | Phase::Auth
-        | Phase::Reset
-        | Phase::Noop
-        | Phase::Command
-        | Phase::Quit => false,
-    }
-}
-
 /// Whether the server has taken nothing of the message, and another one may.
 fn may_go_on(error: &Error, receipt: Option<&Receipt>) -> bool {
     let is_taken = |recipient: &Recipient| {
@@ -596,7 +578,7 @@ fn may_go_on(error: &Error, receipt: Option<&Receipt>) -> bool {
     }
     match error.kind() {
         ErrorKind::Request | ErrorKind::Input => false,
-        ErrorKind::Refused if is_about_message(error.phase()) => {
+        ErrorKind::Refused if error.phase().is_of_message() => {
             error.is_transient() || recipients.iter().any(Recipient::is_transient)
         }
         _ => true,

@@ -62,6 +62,25 @@ impl Phase {
             Phase::Quit => "quit",
         }
     }
+
+    /// Whether the server decides about a message in this phase, not about the session.
+    #[cfg(feature = "failover")]
+    pub(crate) fn is_of_message(self) -> bool {
+        match self {
+            Phase::Mail | Phase::Rcpt | Phase::Data | Phase::Body | Phase::EndOfData => true,
+            Phase::Setup
+            | Phase::Connect
+            | Phase::Tls
+            | Phase::Greeting
+            | Phase::Hello
+            | Phase::StartTls
+            | Phase::Auth
+            | Phase::Reset
+            | Phase::Noop
+            | Phase::Command
+            | Phase::Quit => false,
+        }
+    }
 }
 
 impl fmt::Display for Phase {
