@@ -21,8 +21,9 @@ use crate::{Envelope, Error, ErrorKind, Message, Phase, Receipt, Result, date};
 /// A message becomes two files with one name, such as `20261224T180000.123456Z-k3Jq9x.eml`:
 ///
 /// - `….eml` has the bytes that would have been sent. Mail programs open it.
-/// - `….json` has the envelope, Bcc recipients included: `{"reverse_path":"alice@example.org",
-///   "recipients":["bob@example.com"]}`; the null reverse-path is `null`.
+/// - `….json` has the [`Envelope`] as serde writes and reads it, Bcc recipients included:
+///   `{"reverse_path":"alice@example.org","recipients":["bob@example.com"]}`; the null reverse-path
+///   is `null`.
 ///
 /// The names begin with the time in UTC, so they sort in the order of sending, and end with random
 /// characters, so several processes can use one directory. An existing file is never replaced. A
@@ -136,7 +137,8 @@ impl Directory {
         }
         file.flush().await.map_err(cannot_write)?;
         let file = file.into_std().await;
-        let envelope = envelope_json(envelope);
+        let envelope =
+            serde_json::to_string(envelope).map_err(|error| cannot_write(error.into()))?;
         let done = on_blocking_thread(move || Part { file, path }.finish(&envelope)).await;
         let id = done.map_err(cannot_write)?;
         body.report_progress(written, true);
@@ -181,7 +183,7 @@ impl Part {
             .prefix(&format!("{id}."))
             .suffix(PART)
             .tempfile_in(self.path.parent().unwrap_or(Path::new(".")))?;
-        part.write_all(envelope.as_bytes())?;
+        writeln!(part, "{envelope}")?;
         part.persist_noclobber(&json)?;
         if let Err(error) = self.path.persist_noclobber(message) {
             // The error of the message says more than one of this.
@@ -190,13 +192,6 @@ impl Part {
         }
         Ok(id)
     }
-}
-
-fn envelope_json(envelope: &Envelope) -> String {
-    let recipients: Vec<&str> = envelope.recipients().iter().map(|to| to.as_str()).collect();
-    let reverse_path = envelope.reverse_path().map(|from| from.as_str());
-    let json = serde_json::json!({ "reverse_path": reverse_path, "recipients": recipients });
-    format!("{json}\n")
 }
 
 fn create(directory: &Path) -> io::Result<()> {
