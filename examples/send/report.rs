@@ -313,7 +313,7 @@ impl Report {
 
 /// Names of the API in hints, and the options that replace them. Settings without an option are
 /// set in the URL, which the hints also name.
-const OPTIONS: [(&str, &str); 26] = [
+const OPTIONS: [(&str, &str); 28] = [
     (
         "by a reader (Attachment::reader, Message::raw_stream)",
         "given as - on standard input",
@@ -322,6 +322,8 @@ const OPTIONS: [(&str, &str); 26] = [
     (", or read the key by DkimKey::from_pem", ""),
     // Each run reads the files anew.
     (", and load it again (Client::reload_trust)", ""),
+    ("Security::Required", "tls=required in the URL"),
+    ("Security::None", "tls=none in the URL"),
     ("TlsSettings::client_certificate", "--client-cert"),
     ("ClientCertificate::file", "--client-cert"),
     ("ClientCertificate::key", "--client-key"),

@@ -1,5 +1,8 @@
 //! The `send` example as a program: what it delivers, says and exits with.
 
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -1580,6 +1583,27 @@ async fn send_hints_name_command_line_options() {
             "{more:?}: {json}"
         );
     }
+}
+
+#[test]
+fn each_api_name_in_a_hint_has_an_option() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let report = fs::read_to_string(folder.join("examples/send/report.rs")).unwrap();
+    let (_, options) = report.split_once("const OPTIONS").unwrap();
+    let (options, _) = options.split_once("];").unwrap();
+    let mut names = BTreeSet::new();
+    for snapshot in fs::read_dir(folder.join("tests/failures/snapshots")).unwrap() {
+        let text = fs::read_to_string(snapshot.unwrap().path()).unwrap();
+        let hints = text.lines().filter_map(|line| line.strip_prefix("-> "));
+        let is_of_name = |c: char| c.is_ascii_alphanumeric() || c == ':' || c == '_';
+        let words = hints.flat_map(|hint| hint.split(|c| !is_of_name(c)));
+        let found =
+            words.filter(|word| word.contains("::") && word.starts_with(char::is_uppercase));
+        names.extend(found.map(str::to_owned));
+    }
+    assert!(names.len() > 5, "{names:?}");
+    names.retain(|name| !options.contains(name.as_str()));
+    assert!(names.is_empty(), "without a row in OPTIONS: {names:?}");
 }
 
 #[tokio::test]
