@@ -67,8 +67,12 @@ impl FileState {
 
     fn push(&mut self, path: PathBuf, metadata: Option<Metadata>) {
         let stamp = metadata.as_ref().map(Stamp::new);
-        // A time in the future cannot be compared.
-        let is_old = |modified: SystemTime| modified.elapsed().is_ok_and(|age| age > UNSETTLED);
+        // A time in the future was set, or is that of a clock that was wrong: the next change has
+        // another.
+        let is_old = |modified: SystemTime| match modified.elapsed() {
+            Ok(age) => age > UNSETTLED,
+            Err(ahead) => ahead.duration() > UNSETTLED,
+        };
         if let Some(stamp) = &stamp {
             self.is_settled &= stamp.modified.is_some_and(is_old);
         }

@@ -35,12 +35,17 @@ async fn handshake(
     Ok(info)
 }
 
+const HOUR: Duration = Duration::from_secs(60 * 60);
+
 /// Writes a file, and sets its time to an hour ago: recent ones are always read again.
 fn write_old(path: &Path, text: &str) {
+    write_at(SystemTime::now() - HOUR, path, text);
+}
+
+fn write_at(time: SystemTime, path: &Path, text: &str) {
     std::fs::write(path, text).unwrap();
-    let hour_ago = SystemTime::now() - Duration::from_secs(60 * 60);
     let file = File::options().write(true).open(path).unwrap();
-    file.set_modified(hour_ago).unwrap();
+    file.set_modified(time).unwrap();
 }
 
 #[tokio::test]
@@ -139,6 +144,15 @@ async fn equal_trust_is_parsed_once_until_its_file_changes() {
     assert!(!Arc::ptr_eq(&first, &second) && Arc::ptr_eq(&second, &store()));
     // A file that was just written may be written again within the same tick of its time stamp.
     std::fs::write(&path, &new.pem).unwrap();
+    assert!(!Arc::ptr_eq(&store(), &store()));
+    // One with a time in the future is read once, too, and its changes are noticed.
+    write_at(SystemTime::now() + HOUR, &path, &old.pem);
+    let third = store();
+    assert_eq!(third.summary.anchors[0].certificate.subject, "CN=Old");
+    assert!(Arc::ptr_eq(&third, &store()));
+    write_at(SystemTime::now() + 2 * HOUR, &path, &new.pem);
+    assert!(!Arc::ptr_eq(&third, &store()));
+    write_at(SystemTime::now() + Duration::from_secs(1), &path, &new.pem);
     assert!(!Arc::ptr_eq(&store(), &store()));
     // The system's store is read once.
     let system = Trust::system();
