@@ -32,7 +32,8 @@ pub struct CheckReport {
     /// size](Capabilities::size_limit).
     pub capabilities: Capabilities,
     /// The certificates that the connection depends on: the server's own, the client certificate,
-    /// and the trust anchor that verified the server. Empty in plaintext.
+    /// the intermediate certificates, and the trust anchor that verified the server. Empty in
+    /// plaintext.
     pub certificates: Vec<UsedCertificate>,
     /// What to improve, the most important first, each with the next step: certificates that
     /// [expire soon](UsedCertificate::expires_soon), a connection without protection, a login that
@@ -111,6 +112,7 @@ fn renew(used: &UsedCertificate) -> String {
     let hint = match used.usage {
         CertificateUse::Server => renewal::RENEW_SERVER,
         CertificateUse::Client => renewal::RENEW_CLIENT,
+        CertificateUse::Intermediate => renewal::RENEW_INTERMEDIATE,
         CertificateUse::Anchor => renewal::RENEW_ANCHOR,
     };
     format!("{used}. {hint}")

@@ -164,6 +164,11 @@ pub(crate) const RENEW_SERVER: &str = "Its administrator must renew it, or messa
 /// The client certificate has to be renewed soon.
 pub(crate) const RENEW_CLIENT: &str = "Have it renewed, and load it again (Client::reload_trust).";
 
+/// An intermediate certificate has to be replaced soon.
+pub(crate) const RENEW_INTERMEDIATE: &str = "The server's administrator must install the newer one \
+    of its authority, which usually comes with the next certificate, or messages will not be sent \
+    after that.";
+
 /// The trust anchor that verified the server has to be replaced soon.
 pub(crate) const RENEW_ANCHOR: &str = "Get the authority's new certificate, trust it too \
     (Trust::path, or trust= in the URL), and load it again (Client::reload_trust).";

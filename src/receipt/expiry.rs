@@ -16,16 +16,20 @@ pub enum CertificateUse {
     Server,
     /// It is the client certificate.
     Client,
+    /// It is between the server's own and the trust anchor, and the server sends it.
+    Intermediate,
     /// It is the trust anchor that verified the server.
     Anchor,
 }
 
 impl CertificateUse {
-    /// Returns the use as one lower-case word for logs and JSON: `server`, `client` or `anchor`.
+    /// Returns the use as one lower-case word for logs and JSON: `server`, `client`,
+    /// `intermediate` or `anchor`.
     pub fn as_str(self) -> &'static str {
         match self {
             CertificateUse::Server => "server",
             CertificateUse::Client => "client",
+            CertificateUse::Intermediate => "intermediate",
             CertificateUse::Anchor => "anchor",
         }
     }
@@ -34,7 +38,9 @@ impl CertificateUse {
     fn notice(self) -> Duration {
         match self {
             // ACME clients renew a certificate of 90 days when 30 are left.
-            CertificateUse::Server | CertificateUse::Client => DAY * 14,
+            CertificateUse::Server | CertificateUse::Client | CertificateUse::Intermediate => {
+                DAY * 14
+            }
             // A new anchor must reach every client first.
             CertificateUse::Anchor => DAY * 30,
         }
@@ -95,6 +101,7 @@ pub(crate) fn validity(
     let what = match usage {
         CertificateUse::Server => "the server's certificate",
         CertificateUse::Client => "the client certificate",
+        CertificateUse::Intermediate => "the intermediate certificate",
         CertificateUse::Anchor => "the trust anchor",
     };
     let (subject, until) = (&certificate.subject, certificate.not_after_text());

@@ -28,6 +28,7 @@ pub(crate) fn expires_soon(usage: CertificateUse, certificate: &Certificate, hos
     let hint = match usage {
         CertificateUse::Server => advice::RENEW_SERVER,
         CertificateUse::Client => advice::RENEW_CLIENT,
+        CertificateUse::Intermediate => advice::RENEW_INTERMEDIATE,
         CertificateUse::Anchor => advice::RENEW_ANCHOR,
     };
     tracing::warn!(

@@ -134,15 +134,17 @@ impl Connector {
         if let Some(own) = &loaded.own {
             each(CertificateUse::Client, own);
         }
-        let verified_by = |certificate: &&Certificate| {
-            info.verified_by.as_ref() == Some(&certificate.subject)
-                && info.peer() != Some(certificate)
+        let Some(verified_by) = &info.verified_by else {
+            return;
         };
+        for intermediate in intermediates(&info.chain, verified_by) {
+            each(CertificateUse::Intermediate, intermediate);
+        }
         let anchors = store.map_or(&[][..], |store| &store.summary.anchors);
         let anchors = anchors.iter().map(|anchor| &anchor.certificate);
         // An anchor that was renewed may be there twice, under the same name.
         if let Some(anchor) = anchors
-            .filter(verified_by)
+            .filter(|anchor| anchor.subject == *verified_by && info.peer() != Some(anchor))
             .max_by_key(|certificate| certificate.not_after)
         {
             each(CertificateUse::Anchor, anchor);
@@ -400,6 +402,26 @@ impl Loaded {
             Err(failure) => Err(failure.into_error()),
         }
     }
+}
+
+/// The certificates between the server's own and the anchor with this subject. None if the chain
+/// does not lead to it; others that the server sends do not matter.
+fn intermediates<'c>(chain: &'c [Certificate], anchor: &str) -> Vec<&'c Certificate> {
+    let mut path = Vec::new();
+    let Some((mut last, others)) = chain.split_first() else {
+        return path;
+    };
+    while last.issuer != anchor && last.subject != anchor {
+        // With the same name, the verifier takes one that is valid.
+        let issuers = others.iter().filter(|other| other.subject == last.issuer);
+        let issuer = issuers.max_by_key(|issuer| issuer.not_after);
+        let Some(issuer) = issuer.filter(|issuer| !path.contains(issuer)) else {
+            return Vec::new();
+        };
+        path.push(issuer);
+        last = issuer;
+    }
+    path
 }
 
 /// The part of the configuration that does not depend on the client certificate.

@@ -14,6 +14,7 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::aws_lc_rs;
+use tokio_rustls::rustls::pki_types::CertificateDer;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -29,19 +30,29 @@ fn params(name: &str, days_left: u32) -> CertificateParams {
     params
 }
 
+fn authority(name: &str, days_left: u32) -> CertificateParams {
+    let mut params = params(name, days_left);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params
+}
+
 /// A server with TLS from the first byte and a certificate with so many days left, and settings
 /// that trust its authority, which has as many as said.
 async fn server(name: &str, days_left: u32, ca_days_left: u32) -> Endpoint {
-    let mut ca = params(&format!("{name} CA"), ca_days_left);
-    ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let ca = authority(&format!("{name} CA"), ca_days_left);
     let ca = CertifiedIssuer::self_signed(ca, KeyPair::generate().unwrap()).unwrap();
     let key = KeyPair::generate().unwrap();
     let leaf = params(name, days_left).signed_by(&key, &ca).unwrap();
+    server_with(vec![leaf.der().clone()], key, &ca.pem()).await
+}
+
+/// A server with this chain, and settings that trust this authority.
+async fn server_with(chain: Vec<CertificateDer<'static>>, key: KeyPair, trusted: &str) -> Endpoint {
     let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_no_client_auth()
-        .with_single_cert(vec![leaf.der().clone()], key.into())
+        .with_single_cert(chain, key.into())
         .unwrap();
     let acceptor = TlsAcceptor::from(Arc::new(config));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -58,7 +69,7 @@ async fn server(name: &str, days_left: u32, ca_days_left: u32) -> Endpoint {
             }
         }
     });
-    let trust = Trust::empty().pem(ca.pem());
+    let trust = Trust::empty().pem(trusted);
     Endpoint::new("localhost")
         .port(port)
         .security(Security::Implicit)
@@ -107,6 +118,49 @@ async fn a_check_reports_certificates_that_expire_soon() {
     let expected = "the client certificate CN=client.example.org expires in 5 days, at 2";
     assert!(client.starts_with(expected), "{client}");
     assert!(report.to_string().contains(&format!("advice: {server}")));
+}
+
+/// Of all that the server sends, those that lead to the anchor.
+#[tokio::test]
+async fn a_check_reports_intermediate_certificates_that_expire_soon() {
+    let new_key = || KeyPair::generate().unwrap();
+    let root = CertifiedIssuer::self_signed(authority("Root", 90), new_key()).unwrap();
+    let upper = CertifiedIssuer::signed_by(authority("Upper", 4), new_key(), &root).unwrap();
+    let lower = CertifiedIssuer::signed_by(authority("Lower", 60), new_key(), &upper).unwrap();
+    let unused = CertifiedIssuer::self_signed(authority("Unused", 1), new_key()).unwrap();
+    let key = new_key();
+    let leaf = params("leaf.example.org", 60)
+        .signed_by(&key, &lower)
+        .unwrap();
+    let chain = [
+        leaf.der(),
+        unused.der(),
+        upper.der(),
+        lower.der(),
+        root.der(),
+    ];
+    let chain = chain.map(|certificate| certificate.clone()).into();
+    let endpoint = server_with(chain, key, &root.pem()).await;
+    let report = Client::new(endpoint).check().await.unwrap();
+    let used: Vec<_> = report
+        .certificates
+        .iter()
+        .map(|used| (used.usage.as_str(), used.certificate.subject.as_str()))
+        .collect();
+    assert_eq!(
+        used,
+        [
+            ("server", "CN=leaf.example.org"),
+            ("intermediate", "CN=Lower"),
+            ("intermediate", "CN=Upper"),
+            ("anchor", "CN=Root"),
+        ]
+    );
+    let [advice] = &report.advice[..] else {
+        panic!("{:?}", report.advice);
+    };
+    let expected = "the intermediate certificate CN=Upper expires in 4 days, at 2";
+    assert!(advice.starts_with(expected), "{advice}");
 }
 
 #[cfg(feature = "tracing")]
