@@ -5,7 +5,8 @@ use std::sync::LazyLock;
 
 use envoi::Phase;
 use envoi::proto::{
-    ChannelBinding, ClientName, Event, Machine, Protocol, Settings, StartTls, Step, Transaction,
+    ChannelBinding, ClientName, Content, Event, Machine, Output, Protocol, Settings, StartTls,
+    Step, Stuffer, Transaction,
 };
 use proptest::prelude::*;
 use support::dialogue::{Dialogue, Send, Tls, Turn, read_folder};
@@ -13,6 +14,18 @@ use support::{address, text};
 
 fn dialogues() -> Vec<(String, Dialogue)> {
     read_folder(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/dialogues"))
+}
+
+/// The size of a message as RFC 1870 counts it.
+fn wire_size(send: &Send) -> u64 {
+    let mut stuffer = match send.content {
+        Content::Binary => Stuffer::verbatim(),
+        _ => Stuffer::without_dots(),
+    };
+    let mut output = Output::default();
+    stuffer.push(send.message.clone().into(), &mut output);
+    stuffer.finish(&mut output);
+    stuffer.bytes()
 }
 
 /// How bytes are split: the sizes are used one after another, over and over. Empty: not at all.
@@ -303,7 +316,7 @@ impl<'a> Player<'a> {
             }
             None => {
                 let mut transaction = Transaction::open(send.from.as_deref().map(address));
-                transaction.size = send.size_known.then_some(send.message.len() as u64);
+                transaction.size = send.size_known.then(|| wire_size(send));
                 transaction.content = send.content;
                 transaction.all_or_nothing = send.all_or_nothing;
                 transaction.await_sender = send.await_sender;
