@@ -46,6 +46,10 @@ pub enum ErrorKind {
     Refused,
     /// The server lacks an extension that the message needs, or the message exceeds its size limit.
     Unsupported,
+    /// The callback of `Message::on_handover` returned an error, which is the
+    /// [source](StdError::source): the message was not sent. The error is not transient, as only
+    /// the program knows whether its cause will pass, so `RetryPolicy` does not retry it.
+    Handover,
     /// The pool was closed, as at the end of a program. Nothing was sent, and the message can go
     /// through another pool. The error is transient, but `RetryPolicy` does not retry it, since
     /// this pool stays closed.
@@ -68,6 +72,7 @@ impl ErrorKind {
             ErrorKind::Auth => "auth",
             ErrorKind::Refused => "refused",
             ErrorKind::Unsupported => "unsupported",
+            ErrorKind::Handover => "hand-over",
             ErrorKind::PoolClosed => "pool-closed",
         }
     }
@@ -319,7 +324,7 @@ impl Error {
 
     /// Returns the exit code of a command-line program that fails with this error, from sysexits.h:
     /// 64 for a bad request, 66 for unreadable input, 69 for a permanent refusal, 75 for a
-    /// transient failure, 76 for TLS and protocol violations, 77 for a failed login, 78 for the
+    /// transient failure, 74 for a hand-over that the program did not permit, 76 for TLS and protocol violations, 77 for a failed login, 78 for the
     /// configuration; 79, which sysexits.h does not use, if the outcome is unknown.
     pub fn exit_code(&self) -> u8 {
         match self.kind() {
@@ -327,6 +332,7 @@ impl Error {
             ErrorKind::Request => 64,
             ErrorKind::Input => 66,
             ErrorKind::Config => 78,
+            ErrorKind::Handover => 74,
             ErrorKind::Protocol | ErrorKind::Insecure => 76,
             _ if self.is_transient() => 75,
             ErrorKind::Tls => 76,

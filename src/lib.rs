@@ -219,7 +219,7 @@ pub use mailbox::{Mailbox, MailboxError, MailboxFault, MailboxList};
 #[cfg(feature = "client")]
 pub use mailer::Mailer;
 #[cfg(feature = "client")]
-pub use message::{Attachment, Body, LineEnds, Message, PreparedMessage, UploadProgress};
+pub use message::{Attachment, Body, Handover, LineEnds, Message, PreparedMessage, UploadProgress};
 #[cfg(feature = "pool")]
 pub use pool::{Pool, PoolConfig, PooledConnection};
 #[cfg(feature = "client")]

@@ -117,6 +117,8 @@ impl Timeouts {
             Phase::Body => self.body,
             Phase::EndOfData => self.end_of_data,
             Phase::Quit => self.quit,
+            // The server is not waited for.
+            Phase::Handover => Duration::MAX,
             Phase::Setup
             | Phase::Hello
             | Phase::StartTls

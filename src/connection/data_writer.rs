@@ -131,7 +131,8 @@ impl<'c> DataWriter<'c> {
         }
     }
 
-    /// Ends the message, and waits for the server's final reply, which is positive. In LMTP it is
+    /// Ends the message, and waits for the server's final reply, which is positive. Calling it is
+    /// the hand-over: before, it is certain that the message is not delivered. In LMTP it is
     /// positive if the server accepted the message for at least one recipient;
     /// [`finish_each`](Self::finish_each) reports each.
     ///
@@ -170,6 +171,10 @@ impl<'c> DataWriter<'c> {
         let finished = async {
             flushed?;
             driver.machine.finish()?;
+            // This call is the hand-over, also where the transaction asks for it.
+            if driver.machine.held_messages() > 0 {
+                driver.machine.hand_over()?;
+            }
             loop {
                 match driver.next(None).await? {
                     Step::Event(Event::RecipientResult { index, reply }) => each(index, &reply),
@@ -312,6 +317,7 @@ fn into_io(error: Error) -> io::Error {
         | ErrorKind::Auth
         | ErrorKind::Refused
         | ErrorKind::Unsupported
+        | ErrorKind::Handover
         | ErrorKind::PoolClosed => io::ErrorKind::Other,
     };
     io::Error::new(kind, error)

@@ -17,12 +17,14 @@
 //!   stays; the time waited is charged by the drop of [`ServerWait`].
 //! - `feed`: the same, or the next piece of the message: As above. A piece goes from
 //!   [`Body::poll_chunk`] to the machine without an await between the two.
+//! - `await_handover`: The callback, in `handovers`, which later calls poll on.
 //! - `read_last_replies`: The reads so far. Its limit counts from the failure of the transport,
 //!   which stays.
 //! - [`flush`](Driver::flush): The unwritten output, in the machine.
 //!
 //! [`Machine::step`] gives each event once. It is returned without an await after it.
 
+use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
@@ -36,8 +38,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 
 use super::clock::{Clock, FAR, Limit, LimitKind};
+use super::handovers::HandoverQueue;
 use super::not_sent;
-use crate::error::{Error, Phase, Result};
+use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::message::Body;
 use crate::proto::{AbortReason, Chunk, Event, Machine, ProtocolError, Reply, Step, Transaction};
 use crate::transport::{Stream, Transport};
@@ -60,6 +63,10 @@ pub(super) struct Driver {
     /// Why the session was aborted, until [`step`](Self::step) has told what the machine says of
     /// that.
     abort_error: Option<Error>,
+    /// The callbacks of the messages whose end the machine holds back.
+    handovers: HandoverQueue,
+    /// Why messages were withdrawn, until the machine says that they were, in order.
+    withdrawals: VecDeque<Error>,
     /// When bytes of the server last arrived.
     pub(super) last_read_at: Instant,
     /// Since when the server has taken nothing of what waits for it.
@@ -86,6 +93,8 @@ impl Driver {
             unflushed: false,
             io_error: None,
             abort_error: None,
+            handovers: HandoverQueue::default(),
+            withdrawals: VecDeque::new(),
             last_read_at: Instant::now(),
             stalled_since: Instant::now(),
             reply_wait: None,
@@ -131,12 +140,15 @@ impl Driver {
                 self.report_progress(&step, body);
             }
             match (step, body.as_deref_mut()) {
-                (Step::Wait { .. } | Step::Ready, _) if stop_when(&self.machine) => {
+                (Step::Wait { .. } | Step::Ready | Step::Handover, _)
+                    if stop_when(&self.machine) =>
+                {
                     return Ok(None);
                 }
                 (Step::Body { .. }, Some(body)) => self.feed(Some(body)).await?,
                 (Step::Wait { phase: Phase::Body }, _) => self.feed(None).await?,
                 (Step::Wait { phase }, _) => self.exchange(phase).await,
+                (Step::Handover, _) => self.await_handover().await,
                 (step, _) => return Ok(Some(step)),
             }
         }
@@ -158,9 +170,9 @@ impl Driver {
 
     fn report_progress(&self, step: &Step, body: &mut Body) {
         let all_gone = match step {
-            Step::Body { .. } | Step::Wait { phase: Phase::Body } => false,
+            Step::Body { .. } | Step::Wait { phase: Phase::Body } | Step::Handover => false,
             Step::Wait { .. } | Step::Event(Event::Accepted { .. }) => {
-                self.machine.output().is_empty()
+                self.machine.output().is_empty() && self.machine.held_messages() == 0
             }
             _ => return,
         };
@@ -252,7 +264,11 @@ impl Driver {
     }
 
     pub(super) fn step(&mut self) -> Result<Step> {
-        match self.machine.step() {
+        let step = self.machine.step();
+        if !self.handovers.is_empty() {
+            self.handovers.keep_last(self.machine.held_messages());
+        }
+        match step {
             Ok(Step::Closed) => self.abort_error.take().map_or(Ok(Step::Closed), Err),
             Ok(step) => Ok(step),
             Err(error) => {
@@ -324,7 +340,7 @@ impl Driver {
         match event {
             Event::Io => Ok(()),
             Event::Chunk(Some(Ok(chunk))) => Ok(self.give_piece(chunk)?),
-            Event::Chunk(None) => Ok(self.machine.finish()?),
+            Event::Chunk(None) => self.finish_message(body),
             // A truncated message must not look complete: the session ends before the final dot.
             Event::Chunk(Some(Err(error))) => {
                 self.machine
@@ -337,6 +353,51 @@ impl Driver {
                 Ok(())
             }
         }
+    }
+
+    /// Gives the end of the message to the machine, and calls the callback of the message if it has
+    /// one.
+    fn finish_message(&mut self, body: Option<&mut Body>) -> Result<()> {
+        self.machine.finish()?;
+        if let Some(handovers) = body.and_then(|body| body.handovers()) {
+            let recipients = self.machine.possible_recipients();
+            let bytes = self.machine.message_bytes();
+            self.handovers.push(handovers.start(recipients, bytes));
+        }
+        Ok(())
+    }
+
+    /// Waits for the caller to permit the end of a message, and reads meanwhile.
+    async fn await_handover(&mut self) {
+        let limit = self.clock.body_limit(None, &self.timeouts);
+        let mut sleep = pin!(sleep_until(limit.at));
+        let in_time = poll_fn(|cx| match self.poll_io(cx) {
+            Poll::Ready(()) => Poll::Ready(true),
+            Poll::Pending => sleep.as_mut().poll(cx).map(|()| false),
+        });
+        if !in_time.await {
+            self.time_out(Phase::Handover, limit.why);
+        }
+    }
+
+    /// Polls the callbacks, and hands the first message over, or withdraws it.
+    fn poll_handovers(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        // The machine holds a message back for each callback.
+        let called = match ready!(self.handovers.poll_first(cx)) {
+            Ok(()) => self.machine.hand_over(),
+            Err(error) => {
+                self.withdrawals.push_back(error);
+                self.machine.withdraw()
+            }
+        };
+        debug_assert!(called.is_ok(), "{called:?}");
+        Poll::Ready(())
+    }
+
+    /// Why the message that the machine reported as [`Event::Withdrawn`] was withdrawn.
+    pub(super) fn take_withdrawal(&mut self) -> Error {
+        let unknown = || Error::new(ErrorKind::Handover, Phase::Handover, "it was withdrawn");
+        self.withdrawals.pop_front().unwrap_or_else(unknown)
     }
 
     /// When a server that takes nothing, or too little in all, is overdue.
@@ -367,11 +428,18 @@ impl Driver {
         Ok(self.machine.begin(transaction)?)
     }
 
-    /// Writes what the transport takes and reads what is there. Ready if either made progress.
+    /// Writes what the transport takes and reads what is there, and polls the callbacks of messages
+    /// that are to be handed over. Ready if any of these made progress.
     fn poll_io(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let wrote = self.poll_write(cx);
         let read = self.poll_read(cx);
-        if wrote.is_ready() { wrote } else { read }
+        if wrote.is_ready() || read.is_ready() {
+            return Poll::Ready(());
+        }
+        match self.handovers.is_empty() {
+            true => Poll::Pending,
+            false => self.poll_handovers(cx),
+        }
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -520,6 +588,7 @@ pub(super) fn too_slow(phase: Phase, why: LimitKind) -> String {
         Phase::Rcpt => "the server did not answer RCPT",
         Phase::Data => "the server did not answer DATA",
         Phase::Body => "the server took too little of the message",
+        Phase::Handover => "the hand-over of the message was not permitted",
         Phase::EndOfData => "the server did not confirm the message",
         Phase::Reset | Phase::Noop | Phase::Command | Phase::Quit => "the server did not answer",
     };

@@ -40,6 +40,7 @@ pub(super) fn refusal(
         | Phase::Hello
         | Phase::StartTls
         | Phase::Auth
+        | Phase::Handover
         | Phase::EndOfData
         | Phase::Reset
         | Phase::Noop

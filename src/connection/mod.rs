@@ -7,6 +7,7 @@
 //! - `send_all.rs`, `in_flight.rs`: many messages in flight
 //! - `commands.rs`, `data_writer.rs`: the session step by step
 //! - `reuse.rs`: what a pool asks of an idle connection
+//! - `handovers.rs`: the callbacks before the last byte of each message
 //! - `driver.rs`, `clock.rs`: bytes, time and the machine; cancel safety of each await point
 //! - `call.rs`: the guard for a call in progress
 //!
@@ -20,6 +21,7 @@ mod data_writer;
 mod driver;
 mod errors;
 mod fallback;
+mod handovers;
 mod in_flight;
 mod outcome;
 #[cfg(feature = "pool")]
@@ -227,7 +229,6 @@ impl Connection {
         {
             self.sender_accepted = submission.sender_accepted();
         }
-        submission.set_bytes(self.driver.machine.message_bytes());
         let info = submission.session().unwrap_or(&self.info).clone();
         let (delivery, result) = submission.finish(&self.facts());
         let receipt = self.receipt(&info, delivery, self.message_start(started));
@@ -255,6 +256,9 @@ impl Connection {
             submission.on_transaction_started(&self.info);
             while submission.unanswered() > 0 {
                 match self.driver.next(Some(&mut message.body)).await {
+                    Ok(Step::Event(Event::Withdrawn)) => {
+                        submission.on_withdrawn(self.driver.take_withdrawal());
+                    }
                     Ok(step) => submission.on_step(step),
                     Err(error) => {
                         let unknown = usize::from(error.outcome_unknown());
@@ -262,6 +266,7 @@ impl Connection {
                     }
                 }
             }
+            submission.on_upload_ended(&message.body, self.driver.machine.message_bytes());
             if submission.has_next_batch()
                 && let Some(again) = message.body.restart()
             {
@@ -320,8 +325,8 @@ impl Connection {
             true => self.capabilities().limits(),
             false => ServerLimits::default(),
         };
-        let envelope = &message.envelope;
-        Submission::new(envelope, limits.parts(envelope.recipients()), is_repeatable)
+        let parts = limits.parts(message.envelope.recipients());
+        Submission::new(message, parts, is_repeatable)
     }
 
     async fn start_transaction(&mut self, transaction: Transaction) -> Result<()> {
@@ -357,6 +362,7 @@ impl Connection {
             REPLY_BUDGET / message.envelope.recipients().len().max(1) * recipients.len();
         transaction.recipients = recipients;
         transaction.all_or_nothing = self.all_or_nothing;
+        transaction.hand_over = message.body.handovers().is_some();
         transaction.await_sender = self.driver.last_read_at.elapsed() >= self.check_after_idle;
         transaction
     }

@@ -93,6 +93,7 @@ impl TransactionOutcome {
                     | Phase::Hello
                     | Phase::StartTls
                     | Phase::Auth
+                    | Phase::Handover
                     | Phase::EndOfData
                     | Phase::Reset
                     | Phase::Noop

@@ -480,7 +480,7 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> SendAl
         };
         let bytes = self.connection.driver.machine.message_bytes();
         if let Some((submission, _)) = self.in_flight.started(number) {
-            submission.set_bytes(bytes);
+            submission.on_upload_ended(&body, bytes);
         }
         if let Some(transaction) = self.open_transactions.back_mut()
             && body.reports_progress()
@@ -498,6 +498,8 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> SendAl
         self.has_answered |= match &step {
             Step::Event(Event::Accepted { .. }) => true,
             Step::Event(Event::Rejected { reply, .. }) => reply.code() != 421,
+            // If the session ends, that says nothing about the server.
+            Step::Event(Event::Withdrawn) => true,
             _ => false,
         };
         let Some(transaction) = self.open_transactions.front_mut() else {
@@ -514,7 +516,12 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> SendAl
             body.report_progress(bytes, true);
         }
         let unanswered = submission.unanswered();
-        submission.on_step(step);
+        if step == Step::Event(Event::Withdrawn) {
+            submission.on_withdrawn(self.connection.driver.take_withdrawal());
+            self.end_reported |= self.connection.driver.machine.is_closed();
+        } else {
+            submission.on_step(step);
+        }
         if submission.unanswered() == unanswered {
             return Ok(());
         }

@@ -6,13 +6,14 @@ use std::sync::Arc;
 
 use super::errors;
 use super::outcome::TransactionOutcome;
+use crate::Address;
 use crate::diagnose::Facts;
 use crate::error::{Error, ErrorKind, Phase, Result};
+use crate::message::{Body, Handovers, PreparedMessage};
 #[cfg(feature = "pool")]
 use crate::proto::Event;
 use crate::proto::Step;
 use crate::receipt::{Delivery, Outcome, Recipient, SessionInfo};
-use crate::{Address, Envelope};
 
 /// A message that is being sent, in one or more transactions, each for a batch of the recipients
 /// and with an outcome of its own. Batches finish in the order in which they are started.
@@ -34,6 +35,10 @@ pub(super) struct Submission {
     /// The maximum size of every overflow batch.
     overflow_max: usize,
     is_repeatable: bool,
+    /// The hand-overs, if the caller awaits them.
+    handovers: Option<Handovers>,
+    /// The message was handed over in a transaction that has ended.
+    handed_over: bool,
     /// The bytes of the message that were sent.
     bytes: u64,
     /// The session of the last transaction.
@@ -56,7 +61,12 @@ struct RecipientBatch {
 impl Submission {
     /// `parts` has the indices of the recipients in the envelope, each in one batch. Overflow
     /// batches may follow if the message can be repeated.
-    pub(super) fn new(envelope: &Envelope, parts: Vec<Vec<usize>>, is_repeatable: bool) -> Self {
+    pub(super) fn new(
+        message: &PreparedMessage,
+        parts: Vec<Vec<usize>>,
+        is_repeatable: bool,
+    ) -> Self {
+        let envelope = &message.envelope;
         let batch = |places: Vec<usize>| {
             let recipients = places
                 .iter()
@@ -74,6 +84,8 @@ impl Submission {
             overflow_size: 0,
             overflow_max: usize::MAX,
             is_repeatable,
+            handovers: message.body.handovers().cloned(),
+            handed_over: false,
             bytes: 0,
             session: None,
             #[cfg(feature = "pool")]
@@ -126,12 +138,10 @@ impl Submission {
         self.session.as_ref()
     }
 
-    /// Sets the bytes that were sent in the last transaction. Without one, these are of another
-    /// message.
-    pub(super) fn set_bytes(&mut self, bytes: u64) {
-        if self.transactions > 0 {
-            self.bytes = bytes;
-        }
+    /// No more of the message is given in the last transaction, in which `bytes` of it were sent.
+    pub(super) fn on_upload_ended(&mut self, body: &Body, bytes: u64) {
+        self.bytes = bytes;
+        self.handed_over |= body.is_handed_over();
     }
 
     /// Another batch can be started now, after the first one.
@@ -188,6 +198,15 @@ impl Submission {
                 self.finished += 1;
                 self.collect_overflow();
             }
+        }
+    }
+
+    /// The message of the first batch without an outcome was withdrawn for this error.
+    pub(super) fn on_withdrawn(&mut self, error: Error) {
+        if let Some(batch) = self.batches.get_mut(self.finished) {
+            batch.result = Some(Err(batch.outcome.connection_lost(error)));
+            self.finished += 1;
+            self.collect_overflow();
         }
     }
 
@@ -321,6 +340,8 @@ impl Submission {
             reply,
             incomplete_reason: None,
             transactions: self.transactions,
+            handed_over: self.handed_over
+                || self.handovers.as_ref().is_some_and(Handovers::is_permitted),
             bytes: self.bytes,
         };
         let is_accepted = |recipient: &Recipient| recipient.outcome.is_accepted();

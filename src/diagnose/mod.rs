@@ -201,7 +201,7 @@ pub(crate) fn hint_for_eof(phase: Phase, secure: bool, has_port: bool) -> &'stat
             "If this port speaks TLS from the first byte (as 465 does), use smtps://. Otherwise \
                 the server or a firewall may refuse this client's address."
         }
-        Phase::Body => {
+        Phase::Body | Phase::Handover => {
             "The message is not delivered, because its end was not sent: it can be sent again. If \
                 that fails, too, the server's log says why."
         }
@@ -265,6 +265,11 @@ pub(crate) fn hint_for_timeout(
         Phase::Body => {
             "The server is overloaded, or the network is slow or was lost. The message is not \
                 delivered, because its end was not sent: it can be sent again."
+        }
+        Phase::Handover => {
+            let sent = "The message was not sent, because the callback of Message::on_handover had \
+                not ended.";
+            return format!("{sent} Make it faster, or increase {setting}.");
         }
         Phase::EndOfData => UNKNOWN,
         Phase::Setup

@@ -541,9 +541,11 @@ enum Health {
 
 fn health(error: &Error) -> Health {
     match error.kind() {
-        ErrorKind::Request | ErrorKind::Input => Health::Unclear,
-        // Waiting for a connection of a pool, or for the message itself.
-        ErrorKind::Timeout if error.phase() == Phase::Setup => Health::Unclear,
+        ErrorKind::Request | ErrorKind::Input | ErrorKind::Handover => Health::Unclear,
+        // Waiting for a connection of a pool, for the message itself, or for its hand-over.
+        ErrorKind::Timeout if matches!(error.phase(), Phase::Setup | Phase::Handover) => {
+            Health::Unclear
+        }
         ErrorKind::Unsupported => Health::Works,
         ErrorKind::Refused => {
             let code = error.reply().map(crate::proto::Reply::code);
@@ -577,7 +579,7 @@ fn may_go_on(error: &Error, receipt: Option<&Receipt>) -> bool {
         return false;
     }
     match error.kind() {
-        ErrorKind::Request | ErrorKind::Input => false,
+        ErrorKind::Request | ErrorKind::Input | ErrorKind::Handover => false,
         ErrorKind::Refused if error.phase().is_of_message() => {
             error.is_transient() || recipients.iter().any(Recipient::is_transient)
         }

@@ -117,7 +117,7 @@ impl Directory {
                 let reply = format!("250 2.0.0 Ok: queued as {id}");
                 Ok(submission.accepted(&reply, bytes))
             }
-            Err(error) => Err(submission.failed(error)),
+            Err(error) => Err(submission.failed(error, body.is_handed_over())),
         }
     }
 
@@ -136,6 +136,7 @@ impl Directory {
             body.report_progress(written, false);
         }
         file.flush().await.map_err(cannot_write)?;
+        body.hand_over(envelope.recipients(), written).await?;
         let file = file.into_std().await;
         let envelope =
             serde_json::to_string(envelope).map_err(|error| cannot_write(error.into()))?;

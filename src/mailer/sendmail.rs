@@ -170,11 +170,12 @@ impl Sendmail {
             if is_binary {
                 return Err(unsupported("takes lines, and the message is binary"));
             }
-            self.give(self.start(&envelope)?, &mut body).await
+            self.give(self.start(&envelope)?, &envelope, &mut body)
+                .await
         };
         match sending.await {
             Ok(bytes) => Ok(submission.accepted("250 2.0.0 Ok", bytes)),
-            Err(error) => Err(submission.failed(error)),
+            Err(error) => Err(submission.failed(error, body.is_handed_over())),
         }
     }
 
@@ -209,7 +210,12 @@ impl Sendmail {
     }
 
     /// Gives the message to the program, and returns its size.
-    async fn give(&self, mut running: Running, body: &mut Body) -> Result<u64> {
+    async fn give(
+        &self,
+        mut running: Running,
+        envelope: &Envelope,
+        body: &mut Body,
+    ) -> Result<u64> {
         let Running {
             child,
             stdin,
@@ -220,6 +226,8 @@ impl Sendmail {
         let written = stderr.read_while(write(pipe, body, limit)).await;
         let exit = match written {
             Ok(bytes) => {
+                let handover = body.hand_over(envelope.recipients(), bytes);
+                stderr.read_while(handover).await?;
                 // The end of the message: from here on, it may be queued.
                 *stdin = None;
                 body.report_progress(bytes, true);

@@ -26,12 +26,13 @@ impl Submission<'_> {
         receipt.recipients = self.envelope.recipients().iter().map(accept).collect();
         receipt.reply = Some(reply);
         receipt.transactions = 1;
+        receipt.handed_over = true;
         receipt.bytes = bytes;
         receipt.with_elapsed(self.started.elapsed())
     }
 
     /// Adds the receipt to an error that concerns all recipients.
-    pub(crate) fn failed(&self, error: Error) -> Error {
+    pub(crate) fn failed(&self, error: Error, handed_over: bool) -> Error {
         let mut untried = Delivery::untried(
             self.envelope.recipients(),
             error.is_transient(),
@@ -41,7 +42,8 @@ impl Submission<'_> {
             let recipients = untried.recipients.iter_mut();
             recipients.for_each(|recipient| recipient.outcome.become_unknown());
         }
-        let receipt = Receipt::new(&self.server).with_untried(untried);
+        let mut receipt = Receipt::new(&self.server).with_untried(untried);
+        receipt.handed_over = handed_over;
         error.with_receipt(receipt.with_elapsed(self.started.elapsed()))
     }
 }

@@ -6,13 +6,14 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 
+use super::handover::Handovers;
 use super::input::{BLOCK, Batches, Encoder, Form, PartSource, Stream, on_blocking_thread};
 use super::layout::Segment;
 use super::progress::{ProgressCallback, ProgressReporter, UploadProgress};
 use super::raw::LineCheck;
 use super::scan::{MessageInfo, MessageScanner};
 use crate::proto::{Capabilities, Chunk, Content, LineEndNormalizer};
-use crate::{Error, ErrorKind, Phase, Result};
+use crate::{Address, Error, ErrorKind, Phase, Result};
 
 /// The bytes of a message in chunks, exactly as a server receives them: line ends are CRLF, that of
 /// the last line included, unless the message is [binary](Content::Binary). Only the framing is
@@ -30,6 +31,7 @@ pub struct Body {
     binary_info: Option<MessageInfo>,
     is_binary: bool,
     reporter: Option<ProgressReporter>,
+    handovers: Option<Handovers>,
 }
 
 /// What is being sent.
@@ -56,6 +58,7 @@ impl Body {
             binary_info: None,
             is_binary: false,
             reporter: None,
+            handovers: None,
         }
     }
 
@@ -84,6 +87,41 @@ impl Body {
 
     pub(super) fn progress_callback(&self) -> Option<ProgressCallback> {
         self.reporter.as_ref().map(ProgressReporter::callback)
+    }
+
+    pub(super) fn with_handovers(self, handovers: Option<Handovers>) -> Self {
+        Body { handovers, ..self }
+    }
+
+    /// The hand-overs, if [`Message::on_handover`](crate::Message::on_handover) set a callback.
+    pub(crate) fn handovers(&self) -> Option<&Handovers> {
+        self.handovers.as_ref()
+    }
+
+    /// Awaits the hand-over of the whole message, if the caller set a callback.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Handover`].
+    #[cfg(any(
+        feature = "directory",
+        all(feature = "sendmail", unix),
+        feature = "testing"
+    ))]
+    pub(crate) async fn hand_over(&mut self, recipients: &[Address], bytes: u64) -> Result<()> {
+        match &self.handovers {
+            Some(handovers) => handovers.start(recipients.to_vec(), bytes).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Whether the message was handed over: with the permission of the callback or, without one,
+    /// once every chunk was returned.
+    pub(crate) fn is_handed_over(&self) -> bool {
+        match &self.handovers {
+            Some(handovers) => handovers.is_permitted(),
+            None => matches!(self.state, BodyState::Next) && self.next == self.segments.len(),
+        }
     }
 
     fn info(&self) -> &MessageInfo {
@@ -187,7 +225,8 @@ impl Body {
         let copy = Body::new(segments, self.info.clone());
         Some(
             copy.with_binary_info(self.binary_info.clone())
-                .with_progress(self.progress_callback()),
+                .with_progress(self.progress_callback())
+                .with_handovers(self.handovers.clone()),
         )
     }
 

@@ -8,6 +8,7 @@
 
 mod attachment;
 mod body;
+mod handover;
 mod headers;
 mod input;
 mod layout;
@@ -32,6 +33,8 @@ use tokio::io::AsyncRead;
 
 pub use attachment::Attachment;
 pub use body::Body;
+pub use handover::Handover;
+pub(crate) use handover::Handovers;
 pub use prepared::{AttachmentInfo, PreparedMessage};
 pub use progress::UploadProgress;
 pub use raw::LineEnds;
@@ -42,6 +45,7 @@ use crate::dkim::DkimSigner;
 use crate::proto::Capabilities;
 use crate::{DeliveryOptions, Envelope, Error, Result};
 use attachment::Data;
+use handover::HandoverCallback;
 use progress::ProgressCallback;
 
 /// A message to send.
@@ -123,6 +127,7 @@ pub struct Message<'x> {
     progress: Option<ProgressCallback>,
     #[cfg(feature = "dkim")]
     signers: Vec<DkimSigner>,
+    on_handover: Option<HandoverCallback>,
 }
 
 enum Source<'x> {
@@ -157,6 +162,7 @@ impl From<PreparedMessage> for Message<'_> {
             delivery,
             may_be_binary: body.has_binary_form(),
             progress: body.progress_callback(),
+            on_handover: body.handovers().map(Handovers::callback),
             ..Message::new(Source::Prepared(Box::new(body), attachments))
         }
     }
@@ -213,6 +219,7 @@ impl<'x> Message<'x> {
             progress: None,
             #[cfg(feature = "dkim")]
             signers: Vec::new(),
+            on_handover: None,
         }
     }
 
@@ -290,6 +297,70 @@ impl<'x> Message<'x> {
     /// ```
     pub fn progress(mut self, callback: impl Fn(UploadProgress) + Send + Sync + 'static) -> Self {
         self.progress = Some(Arc::new(callback));
+        self
+    }
+
+    /// Calls an async function immediately before the last byte of the message may be written, and
+    /// awaits it: before the final dot after DATA or, with CHUNKING, before the last BDAT. Up to
+    /// then, it is certain that the message is not delivered; from then on, it may be. A program
+    /// that records the hand-over in the callback, and the outcome afterwards, can be killed at any
+    /// moment and knows of each message whether it was not sent, sent, or is in doubt.
+    ///
+    /// The callback is called once in each transaction that comes so far: again for a retry, for a
+    /// further transaction of a message [in several](crate::Connection::send#several-transactions),
+    /// and for another server. [`Handover`] has the recipients. A message that the server refuses
+    /// before is not handed over.
+    ///
+    /// Meanwhile the rest of the message is written and replies are read. The server is not waited
+    /// for, so only the [deadline](crate::Timeouts::deadline) limits the callback; a server may give
+    /// up waiting after some minutes. The callbacks of the messages in flight over one connection
+    /// run concurrently, and the messages leave in their order.
+    ///
+    /// If the callback returns an error, the message is not sent, with
+    /// [`ErrorKind::Handover`](crate::ErrorKind::Handover). The session goes on after RSET where
+    /// the message goes in chunks. After DATA, SMTP knows no way back, so the connection is dropped;
+    /// other messages in flight were then not sent. The future of the callback is dropped before
+    /// its end if the call that sends is dropped, the deadline is reached, or the server refuses the
+    /// message or ends the session: the message was not sent in this transaction then.
+    /// [`Receipt::handed_over`](crate::Receipt::handed_over) says whether the callback has permitted
+    /// a hand-over.
+    ///
+    /// The callback does not apply to [`DataWriter`](crate::DataWriter), where calling
+    /// [`finish`](crate::DataWriter::finish) is the hand-over.
+    ///
+    /// ```
+    /// use std::io::Write as _;
+    ///
+    /// use envoi::Message;
+    /// use envoi::mail_builder::MessageBuilder;
+    ///
+    /// let mail = MessageBuilder::new()
+    ///     .from("alice@example.org")
+    ///     .to("bob@example.com")
+    ///     .text_body("Hello.");
+    /// let message = Message::from(mail).on_handover(|handover| async move {
+    ///     let record = move || {
+    ///         let mut journal = std::fs::File::options().append(true).open("journal")?;
+    ///         for recipient in &handover.recipients {
+    ///             writeln!(journal, "handing over to {recipient}")?;
+    ///         }
+    ///         journal.sync_data()
+    ///     };
+    ///     tokio::task::spawn_blocking(record).await?
+    /// });
+    /// ```
+    pub fn on_handover<F, E>(
+        mut self,
+        callback: impl Fn(Handover) -> F + Send + Sync + 'static,
+    ) -> Self
+    where
+        F: Future<Output = Result<(), E>> + Send + 'static,
+        E: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        self.on_handover = Some(Arc::new(move |handover| {
+            let permission = callback(handover);
+            Box::pin(async move { permission.await.map_err(E::into) })
+        }));
         self
     }
 
@@ -389,6 +460,7 @@ impl<'x> Message<'x> {
             progress: self.progress.clone(),
             #[cfg(feature = "dkim")]
             signers: self.signers.clone(),
+            on_handover: self.on_handover.clone(),
         })
     }
 
@@ -434,6 +506,7 @@ impl<'x> Message<'x> {
             progress,
             #[cfg(feature = "dkim")]
             signers,
+            on_handover,
         } = self;
         let (envelope, infos, body) = match source {
             Source::Builder(builder) => {
@@ -482,7 +555,9 @@ impl<'x> Message<'x> {
             envelope,
             delivery,
             attachments: infos,
-            body: body.with_progress(progress),
+            body: body
+                .with_progress(progress)
+                .with_handovers(on_handover.map(Handovers::new)),
         })
     }
 }

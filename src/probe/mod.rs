@@ -238,6 +238,7 @@ impl Port {
                 | Phase::Rcpt
                 | Phase::Data
                 | Phase::Body
+                | Phase::Handover
                 | Phase::EndOfData
                 | Phase::Reset
                 | Phase::Noop

@@ -8,8 +8,9 @@ use super::replies::unsolicited;
 use super::sasl::Login;
 use super::transaction::{Framing, TransactionState};
 use super::{
-    Capabilities, ChannelBinding, Chunk, Machine, Mechanism, OutOfTurn, Phase, ProtocolError,
-    RawCommand, Reason, ReplyParser, SaslExchange, SaslSession, State, Stuffer, Transaction,
+    Capabilities, ChannelBinding, Chunk, Event, Machine, Mechanism, OutOfTurn, Phase,
+    ProtocolError, RawCommand, Reason, ReplyParser, SaslExchange, SaslSession, State, Stuffer,
+    Transaction,
 };
 use crate::address::Address;
 use crate::secret::Credentials;
@@ -134,7 +135,7 @@ impl Machine {
     /// in flight that way; their events come in order.
     pub fn may_begin(&self) -> bool {
         let queue = &self.wire.queue;
-        let is_free = queue.is_empty() && !self.rset_due;
+        let is_free = queue.is_empty() && !self.rset_due && !self.wire.is_holding();
         self.state == State::Ready
             && self.failure.is_none()
             && !self.is_held()
@@ -260,10 +261,12 @@ impl Machine {
             return Err(ProtocolError::new(Phase::Body, reason));
         }
         let framing = self.framing();
-        self.message.push(piece, framing, &mut self.wire.output);
+        self.message.push(piece, framing, self.wire.tail());
         match framing {
+            // The last piece is not among these bytes yet.
             Framing::Chunk(size) if self.message.bytes() >= size => Err(self.size_differs(size)),
-            Framing::Data | Framing::Chunk(_) => Ok(()),
+            Framing::HeldChunk(size) if self.message.bytes() > size => Err(self.size_differs(size)),
+            Framing::Data | Framing::Chunk(_) | Framing::HeldChunk(_) => Ok(()),
             Framing::Chunks => {
                 self.flush_chunks();
                 Ok(())
@@ -285,7 +288,8 @@ impl Machine {
     }
 
     /// Ends the message. [`Event::Accepted`](super::Event::Accepted) or
-    /// [`Event::Rejected`](super::Event::Rejected) follows.
+    /// [`Event::Rejected`](super::Event::Rejected) follows. Where the transaction asks for
+    /// [it](Transaction::hand_over), the end is held back until [`hand_over`](Self::hand_over).
     ///
     /// # Errors
     ///
@@ -302,23 +306,103 @@ impl Machine {
             ));
         }
         let framing = self.framing();
-        self.message.finish(framing, &mut self.wire.output);
-        let bytes = self.message.bytes();
-        self.wire
-            .transcript
-            .note(&format!("the message, {bytes} bytes"));
-        match framing {
-            Framing::Chunk(size) if bytes != size => return Err(self.size_differs(size)),
-            Framing::Chunk(_) => {}
-            Framing::Chunks => self.send_last_chunk(),
-            Framing::Data => self.wire.transcript.client("."),
+        let held = self.transactions.back().filter(|state| state.is_end_held);
+        let is_permitted = held.map(|state| !state.transaction.hand_over);
+        if let Some(is_permitted) = is_permitted {
+            self.wire.hold_end(is_permitted);
         }
-        let end = self.wire.end();
-        if let Some(progress) = self.transactions.back_mut() {
-            progress.ends_at = Some(end);
+        self.message.finish(framing, self.wire.tail());
+        let bytes = self.message.bytes();
+        self.wire.note(&format!("the message, {bytes} bytes"));
+        match framing {
+            Framing::Chunk(size) | Framing::HeldChunk(size) if bytes != size => {
+                return Err(self.size_differs(size));
+            }
+            Framing::Chunk(_) => {}
+            Framing::HeldChunk(_) | Framing::Chunks => self.send_last_chunk(),
+            Framing::Data => self.wire.note_client("."),
         }
         self.state = State::Ready;
+        if is_permitted.is_some() {
+            self.wire.end_is_whole();
+            self.release();
+        } else {
+            let end = self.wire.end();
+            if let Some(progress) = self.transactions.back_mut() {
+                progress.ends_at = Some(end);
+            }
+        }
         Ok(())
+    }
+
+    /// Permits the end of the message to be written: from now on, it may be delivered. Of several
+    /// messages whose end is held back, this is about the first one.
+    ///
+    /// # Errors
+    ///
+    /// [`Reason::OutOfTurn`] where no message [waits](Self::held_messages) for it.
+    pub fn hand_over(&mut self) -> Result<(), ProtocolError> {
+        self.require_held_message("the hand-over")?;
+        self.wire.permit();
+        self.release();
+        Ok(())
+    }
+
+    /// Withdraws the message whose end is held back: it is certain that the server does not have
+    /// it. Of several, this is about the first one. [`Event::Withdrawn`](super::Event::Withdrawn)
+    /// follows, once the commands before it are answered.
+    ///
+    /// In chunks, the session goes on: RSET takes the place of the last chunk. After DATA, the
+    /// server takes everything for a part of the message until its end comes, so the session is
+    /// over.
+    ///
+    /// # Errors
+    ///
+    /// As for [`hand_over`](Self::hand_over).
+    pub fn withdraw(&mut self) -> Result<(), ProtocolError> {
+        self.require_held_message("the withdrawal of the message")?;
+        self.wire.drop_end();
+        let note = "the message was withdrawn before its end";
+        self.wire.transcript.note(note);
+        if let Some(state) = self.first_not_handed_over() {
+            state.is_withdrawn = true;
+            match state.framing {
+                // DATA was answered after all messages before it.
+                Framing::Data => {
+                    self.events.push_back(Event::Withdrawn);
+                    self.transactions.clear();
+                    self.close();
+                    return Ok(());
+                }
+                // The replies to the chunks before the last one do not matter.
+                Framing::Chunks => self.wire.queue.discard_chunks(),
+                Framing::Chunk(_) | Framing::HeldChunk(_) => {}
+            }
+        }
+        self.release();
+        self.conclude_given_up();
+        Ok(())
+    }
+
+    /// The number of messages whose end is held back until [`hand_over`](Self::hand_over) or
+    /// [`withdraw`](Self::withdraw) is called.
+    pub fn held_messages(&self) -> usize {
+        self.wire.held_messages()
+    }
+
+    /// The recipients that the message that is being given, or was given last, may reach: those
+    /// that the server has not refused.
+    #[cfg(feature = "client")]
+    pub(crate) fn possible_recipients(&self) -> Vec<Address> {
+        let Some(state) = self.transactions.back() else {
+            return Vec::new();
+        };
+        let recipients = &state.transaction.recipients;
+        let accepted = state.accepted.iter().map(|index| &recipients[*index]);
+        accepted
+            .chain(&recipients[state.answered..])
+            .cloned()
+            .collect()
     }
 
     /// Drops the open transaction, if there is one. [`Event::Reply`](super::Event::Reply) reports
@@ -377,7 +461,7 @@ impl Machine {
         }
         let is_pipelined = self.capabilities.offers("PIPELINING")
             && self.wire.queue.all(PendingReply::is_of_no_interest);
-        if !is_pipelined || self.wire.queue.is_empty() {
+        if !is_pipelined || self.wire.queue.is_empty() || self.wire.is_holding() {
             self.require_quiet("QUIT")?;
         }
         self.rset_due = false;
@@ -388,7 +472,8 @@ impl Machine {
 
     fn start(&mut self, transaction: Transaction, complete: bool) -> Result<()> {
         self.send_due_rset();
-        let follows_others = complete && !self.wire.queue.is_empty() && self.may_begin();
+        let others = !self.wire.queue.is_empty() || self.wire.is_holding();
+        let follows_others = complete && others && self.may_begin();
         if !follows_others {
             self.require_ready("a transaction")?;
         }
@@ -440,6 +525,16 @@ impl Machine {
         Ok(())
     }
 
+    /// Checks that a message waits for its hand-over.
+    fn require_held_message(&self, call: &'static str) -> Result<()> {
+        match self.state {
+            _ if self.wire.is_holding() && self.failure.is_none() => Ok(()),
+            State::Closed | State::Refused | State::Ending => Err(self.failed(Reason::SessionOver)),
+            _ if self.failure.is_some() => Err(self.failed(Reason::SessionOver)),
+            _ => Err(self.out_of_turn(call, OutOfTurn::State)),
+        }
+    }
+
     /// Checks that the state is Ready and nothing is outstanding.
     fn require_ready(&mut self, call: &'static str) -> Result<()> {
         self.require(State::Ready, call)?;
@@ -459,6 +554,9 @@ impl Machine {
     /// Checks that nothing is outstanding and nothing came that was not asked for. The error for a
     /// 421 has its text.
     fn require_quiet(&mut self, call: &'static str) -> Result<()> {
+        if self.wire.is_holding() {
+            return Err(self.out_of_turn(call, OutOfTurn::NotHandedOver));
+        }
         if !self.wire.queue.is_empty() || !self.events.is_empty() {
             return Err(self.out_of_turn(call, OutOfTurn::Unanswered));
         }

@@ -392,6 +392,8 @@ pub enum OutOfTurn {
     State,
     /// The reply to an earlier command is missing, or its event has not been taken.
     Unanswered,
+    /// The end of a message is held back until its hand-over.
+    NotHandedOver,
     /// The reply to the previous chunk is missing.
     ChunkUnanswered,
     /// A part of a reply was received, and its rest must come first.
@@ -687,6 +689,7 @@ impl fmt::Display for Reason {
                     OutOfTurn::Unanswered => {
                         ": the answer to what was sent before is not there, or was not looked at"
                     }
+                    OutOfTurn::NotHandedOver => ": a message waits for its hand-over",
                     OutOfTurn::ChunkUnanswered => ": the chunk before it is not answered",
                     OutOfTurn::ReplyIncomplete => ": what the server sends is not whole",
                 };

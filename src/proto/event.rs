@@ -55,6 +55,9 @@ pub enum Event {
         /// The refusal; of several refused recipients, the last one's.
         reply: Reply,
     },
+    /// The message was [withdrawn](super::Machine::withdraw), and every command before it was
+    /// answered. The server does not have it.
+    Withdrawn,
     /// The reply to [`Machine::noop`](super::Machine::noop),
     /// [`Machine::reset`](super::Machine::reset) or [`Machine::command`](super::Machine::command).
     Reply {

@@ -48,6 +48,31 @@
 //! [binary](Content::Binary) message goes in several chunks once the recipients are answered. Any
 //! other message goes with DATA, which costs no more and which every server takes.
 //!
+//! ## The hand-over
+//!
+//! A message may be delivered from the moment at which its last byte may be written: the last one
+//! of the final dot or, in chunks, of the last BDAT with its bytes. Where the transaction asks for
+//! it ([`Transaction::hand_over`]), this end is held back after [`Machine::finish`], and so is all
+//! that follows it, until the caller permits it:
+//!
+//! ```text
+//!            finish()      hand_over()           may be written now │ held back
+//!   Body ─────────► Handover ─────► Ready       ┌─────────┬──────┬──┴───┬──────┬──────┬──────┐
+//!                     │                          │ message │ MAIL │ BDAT │ MAIL │ RCPT │ BDAT │
+//!                     │ withdraw()               │         │ RCPT │ LAST │      │      │ LAST │
+//!                     ▼                          └─────────┴──────┴──────┴──────┴──────┴──────┘
+//!       chunks: RSET, Ready; DATA: Closed                          the second     the third
+//! ```
+//!
+//! - The driver learns of it by its own call of [`Machine::finish`], and may ask for the permission
+//!   at once. [`Step::Handover`] says that nothing else is left to do, and is no reason to wait
+//!   with that. The server is not waited for then.
+//! - Replies are read meanwhile. If the message is refused, its end is dropped.
+//! - With PIPELINING, further transactions may be [begun](Machine::may_begin) meanwhile. Each
+//!   message is handed over or withdrawn in its turn.
+//! - What is held back has not been said: no reply to it is outstanding, and a message whose end is
+//!   held back is not [unknown](Machine::outcome_unknown).
+//!
 //! ## What is read
 //!
 //! What will be read is a queue. Each command enters it when it is put into the output, so a reply
@@ -78,22 +103,26 @@
 //!
 //! ## What may be called
 //!
-//! | Call | Greeting, Hello, StartTls | Upgrade | Ready | Authenticating | Transaction | Body | Quitting | Refused | Ending, Closed |
-//! |---|---|---|---|---|---|---|---|---|---|
-//! | [`upgraded`](Machine::upgraded) | – | yes | – | – | – | – | – | over | over |
-//! | [`login`](Machine::login) | – | – | yes | – | – | – | – | over | over |
-//! | [`begin`](Machine::begin) | – | – | yes | – | – | – | – | over | over |
-//! | [`mail`](Machine::mail) | – | – | yes | – | – | – | – | over | over |
-//! | [`rcpt`](Machine::rcpt) | – | – | – | – | yes | – | – | over | over |
-//! | [`data`](Machine::data) | – | – | – | – | yes | – | – | over | over |
-//! | [`body`](Machine::body) | – | – | – | – | – | yes | – | over | over |
-//! | [`finish`](Machine::finish) | – | – | – | – | – | yes | – | over | over |
-//! | [`reset`](Machine::reset) | – | – | yes | – | yes | – | – | over | over |
-//! | [`noop`](Machine::noop) | – | – | yes | – | yes | – | – | over | over |
-//! | [`command`](Machine::command) | – | – | yes | – | yes | – | – | over | over |
-//! | [`quit`](Machine::quit) | – | – | yes | – | yes | – | – | yes | over |
+//! | Call | Greeting, Hello, StartTls | Upgrade | Ready | Authenticating | Transaction | Body | Handover | Quitting | Refused | Ending, Closed |
+//! |---|---|---|---|---|---|---|---|---|---|---|
+//! | [`upgraded`](Machine::upgraded) | – | yes | – | – | – | – | – | – | over | over |
+//! | [`login`](Machine::login) | – | – | yes | – | – | – | – | – | over | over |
+//! | [`begin`](Machine::begin) | – | – | yes | – | – | – | – | – | over | over |
+//! | [`mail`](Machine::mail) | – | – | yes | – | – | – | – | – | over | over |
+//! | [`rcpt`](Machine::rcpt) | – | – | – | – | yes | – | – | – | over | over |
+//! | [`data`](Machine::data) | – | – | – | – | yes | – | – | – | over | over |
+//! | [`body`](Machine::body) | – | – | – | – | – | yes | – | – | over | over |
+//! | [`finish`](Machine::finish) | – | – | – | – | – | yes | – | – | over | over |
+//! | [`hand_over`](Machine::hand_over) | – | – | – | – | – | – | yes | – | over | over |
+//! | [`withdraw`](Machine::withdraw) | – | – | – | – | – | – | yes | – | over | over |
+//! | [`reset`](Machine::reset) | – | – | yes | – | yes | – | – | – | over | over |
+//! | [`noop`](Machine::noop) | – | – | yes | – | yes | – | – | – | over | over |
+//! | [`command`](Machine::command) | – | – | yes | – | yes | – | – | – | over | over |
+//! | [`quit`](Machine::quit) | – | – | yes | – | yes | – | – | – | yes | over |
 //!
-//! "–" is [`Reason::OutOfTurn`] and changes nothing; "over" is [`Reason::SessionOver`]. In Ready
+//! "Handover" is any state in which the end of a message is held back. With PIPELINING, the calls
+//! for further transactions follow then, too; the table is about a server without it. "–" is
+//! [`Reason::OutOfTurn`] and changes nothing; "over" is [`Reason::SessionOver`]. In Ready
 //! and in Transaction, a call is out of turn, too, while a reply is outstanding or an event was not
 //! taken. [`Machine::abort`] may be called at any time.
 //!
@@ -485,6 +514,12 @@ impl Machine {
         self.settings.protocol
     }
 
+    /// Whether the session is over.
+    #[cfg(feature = "client")]
+    pub(crate) fn is_closed(&self) -> bool {
+        self.state == State::Closed
+    }
+
     /// Whether TLS is active.
     pub fn is_secure(&self) -> bool {
         self.secure
@@ -539,7 +574,7 @@ impl Machine {
     pub fn message_bytes_gone(&self) -> u64 {
         self.message
             .bytes()
-            .saturating_sub((self.wire.output.len() + self.message.chunk_len()) as u64)
+            .saturating_sub((self.wire.unwritten() + self.message.chunk_len()) as u64)
     }
 
     /// The dialogue so far, without secrets.
@@ -589,6 +624,7 @@ impl Machine {
                     room: HIGH_WATER - self.wire.output.len(),
                 }
             }
+            _ if self.awaits_handover() => Step::Handover,
             State::Ready | State::Transaction if self.wire.queue.is_empty() => Step::Ready,
             _ => Step::Wait {
                 phase: self.phase(),
@@ -599,6 +635,7 @@ impl Machine {
     /// The phase that the session is in, for time-outs and errors.
     fn phase(&self) -> Phase {
         match self.wire.queue.front() {
+            _ if self.awaits_handover() => Phase::Handover,
             Some(PendingReply::Chunk) if self.outcome_unknown() => Phase::EndOfData,
             Some(PendingReply::EndOfData { .. }) if !self.outcome_unknown() => Phase::Body,
             Some(expected) => expected.phase(),
@@ -607,6 +644,18 @@ impl Machine {
             None if self.rset_due => Phase::Reset,
             None => Phase::Command,
         }
+    }
+
+    /// Whether nothing but a hand-over is waited for: everything else was written and answered.
+    fn awaits_handover(&self) -> bool {
+        self.wire.is_holding()
+            && self.wire.output.is_empty()
+            && match self.wire.queue.front() {
+                None => true,
+                // After DATA, the reply to the message is outstanding before its end was written.
+                Some(PendingReply::EndOfData { .. }) => !self.outcome_unknown(),
+                Some(_) => false,
+            }
     }
 
     /// Whether the server sent something that is not a whole reply yet.
@@ -640,13 +689,12 @@ impl Machine {
     /// stays refused, even if other replies are missing (RFC 5321, 4.1.1.4; RFC 2920, 3.1; RFC
     /// 3030, 2).
     fn fail(&mut self, error: ProtocolError) -> ProtocolError {
-        let begun = self.transactions.front().filter(|front| front.complete);
-        if let Some((phase, reply)) = begun.and_then(TransactionState::final_refusal) {
-            self.events.push_back(Event::Rejected {
-                phase,
-                reply: reply.clone(),
-            });
-            self.transactions.pop_front();
+        if let Some(begun) = self.transactions.front().filter(|front| front.complete) {
+            let refusal = begun.final_refusal();
+            let refusal = refusal.map(|(phase, reply)| (phase, reply.clone()));
+            if refusal.is_some() || begun.is_withdrawn {
+                self.conclude_unsent(refusal);
+            }
         }
         let outcome_unknown = self.outcome_unknown();
         self.close();
@@ -664,6 +712,7 @@ impl Machine {
         self.state = State::Closed;
         self.wire.queue.clear();
         self.wire.output.clear();
+        self.wire.drop_held();
         self.rset_due = false;
         self.message.discard();
         self.transactions.clear();

@@ -28,6 +28,9 @@ pub enum Phase {
     Data,
     /// Sending the message.
     Body,
+    /// Waiting for the hand-over: for the caller, who decides whether the end of the message may be
+    /// written. Only the deadline limits it.
+    Handover,
     /// Waiting for the final reply to the message.
     EndOfData,
     /// RSET.
@@ -55,6 +58,7 @@ impl Phase {
             Phase::Rcpt => "rcpt",
             Phase::Data => "data",
             Phase::Body => "body",
+            Phase::Handover => "hand-over",
             Phase::EndOfData => "end-of-data",
             Phase::Reset => "rset",
             Phase::Noop => "noop",
@@ -67,7 +71,12 @@ impl Phase {
     #[cfg(feature = "failover")]
     pub(crate) fn is_of_message(self) -> bool {
         match self {
-            Phase::Mail | Phase::Rcpt | Phase::Data | Phase::Body | Phase::EndOfData => true,
+            Phase::Mail
+            | Phase::Rcpt
+            | Phase::Data
+            | Phase::Body
+            | Phase::Handover
+            | Phase::EndOfData => true,
             Phase::Setup
             | Phase::Connect
             | Phase::Tls

@@ -11,7 +11,10 @@ impl Machine {
     /// the server offers PIPELINING, else one command after each reply.
     pub(super) fn advance(&mut self) {
         if self.state == State::Body {
-            return self.flush_chunks();
+            if self.framing() == Framing::Chunks {
+                self.flush_chunks();
+            }
+            return;
         }
         let pipelining = self.capabilities.offers("PIPELINING");
         while self.state == State::Transaction
@@ -78,6 +81,7 @@ impl Machine {
         let Some(state) = self.transactions.back_mut() else {
             return false;
         };
+        state.is_end_held = state.transaction.hand_over || self.wire.is_holding();
         let framing = state.best_framing(&self.capabilities);
         // Of many bytes that no recipient will get, none should be sent.
         let waits = state.transaction.all_or_nothing || framing == Framing::Chunks;
@@ -98,7 +102,7 @@ impl Machine {
                 Command::BdatLast(size),
                 PendingReply::EndOfData { begins_at: 0 },
             ),
-            Framing::Chunks => {}
+            Framing::HeldChunk(_) | Framing::Chunks => {}
         }
         self.message = OutgoingMessage::new(stuffer);
         self.state = State::Body;
@@ -111,7 +115,7 @@ impl Machine {
         while self.message.chunk_len() >= size && self.can_send_chunk() {
             self.wire
                 .push(Command::Bdat(size as u64), PendingReply::Chunk);
-            self.message.move_chunk(size, &mut self.wire.output);
+            self.message.move_chunk(size, self.wire.tail());
         }
     }
 
@@ -122,7 +126,7 @@ impl Machine {
             Command::BdatLast(rest as u64),
             PendingReply::EndOfData { begins_at: 0 },
         );
-        self.message.move_chunk(rest, &mut self.wire.output);
+        self.message.move_chunk(rest, self.wire.tail());
     }
 
     /// Whether another chunk may be written: without PIPELINING, the one before it must be
@@ -136,8 +140,12 @@ impl Machine {
     /// The server refused the message in its middle. The chunks in the output are still written, as
     /// their sizes were announced.
     pub(super) fn chunk_refused(&mut self, reply: Reply) {
-        if self.state == State::Body {
-            self.note_incomplete(self.message.bytes() - self.message.chunk_len() as u64);
+        match self.state {
+            State::Body => {
+                self.note_incomplete(self.message.bytes() - self.message.chunk_len() as u64);
+            }
+            // No other transaction was begun after chunks that are unanswered.
+            _ => self.wire.drop_held(),
         }
         self.transactions.pop_front();
         self.message.discard();
@@ -163,6 +171,61 @@ impl Machine {
         }
         if progress.complete {
             self.events.push_back(Event::Rejected { phase, reply });
+        }
+    }
+
+    /// Writes the ends that were held back and wait for nothing more, and what follows them.
+    pub(super) fn release(&mut self) {
+        while let Some(end) = self.wire.release() {
+            if let Some(state) = self.first_not_handed_over() {
+                state.ends_at = Some(end);
+            }
+        }
+    }
+
+    /// The first transaction whose message is not handed over and can be.
+    pub(super) fn first_not_handed_over(&mut self) -> Option<&mut TransactionState> {
+        let mut states = self.transactions.iter_mut();
+        states.find(|state| state.ends_at.is_none() && !state.is_withdrawn)
+    }
+
+    /// Ends the first transactions whose message was withdrawn, or was refused before its
+    /// hand-over, once their commands are answered.
+    pub(super) fn conclude_given_up(&mut self) {
+        while self.state != State::Ending
+            && let Some(state) = self.transactions.front()
+            && state.is_given_up()
+        {
+            let refusal = state.refusal().map(|(phase, reply)| (phase, reply.clone()));
+            if !state.is_withdrawn {
+                self.drop_refused_message();
+            }
+            let is_open = !matches!(refusal, Some((Phase::Mail, _)));
+            self.conclude_unsent(refusal);
+            // Where another message follows already, RSET goes before it.
+            self.rset_due |= is_open && self.transactions.is_empty();
+        }
+    }
+
+    /// Reports the outcome of the first transaction, whose message certainly was not accepted: it
+    /// was withdrawn, or refused.
+    pub(super) fn conclude_unsent(&mut self, refusal: Option<(Phase, Reply)>) {
+        let state = self.transactions.pop_front();
+        if state.is_some_and(|state| state.is_withdrawn) {
+            self.events.push_back(Event::Withdrawn);
+        } else if let Some((phase, reply)) = refusal {
+            self.events.push_back(Event::Rejected { phase, reply });
+        }
+    }
+
+    /// Drops the message of the first transaction, which was refused before its hand-over.
+    fn drop_refused_message(&mut self) {
+        if self.state == State::Body && self.transactions.len() == 1 {
+            self.message.discard();
+            self.state = State::Ready;
+        } else {
+            self.wire.drop_end();
+            self.release();
         }
     }
 

@@ -20,6 +20,47 @@ pub(super) struct CommandQueue {
     /// not accepted whole. They are the newest ones in the queue.
     pub(super) unsent: VecDeque<u64>,
     pub(super) transcript: Transcript,
+    /// What follows the output and may not be written yet. Empty, or the first part is
+    /// [`Part::End`].
+    pub(super) held: VecDeque<HeldFlight>,
+}
+
+/// A part of the output that is held back. Until it is [released](CommandQueue::release), its
+/// commands were not given: no reply to them is outstanding, and the transcript does not have them.
+pub(super) struct HeldFlight {
+    pub(super) part: Part,
+    pub(super) output: Output,
+    /// The outstanding replies, each with the end of its command in the output.
+    pub(super) replies: Vec<(u64, PendingReply)>,
+    notes: Vec<Note>,
+}
+
+/// What a [`HeldFlight`] contains.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Part {
+    /// The end of a message, which waits for its hand-over.
+    End,
+    /// The end of a message that waits only for those before it.
+    PermittedEnd,
+    /// What follows the end of a message: the commands of further ones.
+    Following,
+}
+
+/// A line for the transcript.
+enum Note {
+    Client(String),
+    Remark(String),
+}
+
+impl HeldFlight {
+    fn new(part: Part) -> Self {
+        HeldFlight {
+            part,
+            output: Output::default(),
+            replies: Vec::new(),
+            notes: Vec::new(),
+        }
+    }
 }
 
 impl CommandQueue {
@@ -31,8 +72,123 @@ impl CommandQueue {
     }
 
     pub(super) fn push(&mut self, command: Command<'_>, expected: PendingReply) {
-        self.transcript.client(self.output.put_line(command));
-        self.outstanding(expected);
+        match self.held.back_mut() {
+            None => {
+                self.transcript.client(self.output.put_line(command));
+                self.outstanding(expected);
+            }
+            Some(flight) => {
+                let line = flight.output.put_line(command).to_owned();
+                flight.notes.push(Note::Client(line));
+                flight.replies.push((flight.output.len() as u64, expected));
+            }
+        }
+    }
+
+    /// Adds a line of a message to the transcript.
+    pub(super) fn note_client(&mut self, line: &str) {
+        match self.held.back_mut() {
+            None => self.transcript.client(line),
+            Some(flight) => flight.notes.push(Note::Client(line.to_owned())),
+        }
+    }
+
+    /// Adds a remark to the transcript.
+    pub(super) fn note(&mut self, text: &str) {
+        match self.held.back_mut() {
+            None => self.transcript.note(text),
+            Some(flight) => flight.notes.push(Note::Remark(text.to_owned())),
+        }
+    }
+
+    /// Where the bytes of a message are added.
+    pub(super) fn tail(&mut self) -> &mut Output {
+        match self.held.back_mut() {
+            None => &mut self.output,
+            Some(flight) => &mut flight.output,
+        }
+    }
+
+    /// Whether the end of a message is held back.
+    pub(super) fn is_holding(&self) -> bool {
+        !self.held.is_empty()
+    }
+
+    /// The number of messages whose end waits for their hand-over.
+    pub(super) fn held_messages(&self) -> usize {
+        let ends = self.held.iter().filter(|flight| flight.part == Part::End);
+        ends.count()
+    }
+
+    /// The number of bytes that were not written, including those that are held back.
+    pub(super) fn unwritten(&self) -> usize {
+        let held: usize = self.held.iter().map(|flight| flight.output.len()).sum();
+        self.output.len() + held
+    }
+
+    /// Holds back what is added from now on, the end of a message. `is_permitted` says that it
+    /// waits only for the messages before it.
+    pub(super) fn hold_end(&mut self, is_permitted: bool) {
+        let part = match is_permitted {
+            true => Part::PermittedEnd,
+            false => Part::End,
+        };
+        self.held.push_back(HeldFlight::new(part));
+    }
+
+    /// What is added from now on follows the end that is held back.
+    pub(super) fn end_is_whole(&mut self) {
+        self.held.push_back(HeldFlight::new(Part::Following));
+    }
+
+    /// Permits the first end that waits for its hand-over.
+    pub(super) fn permit(&mut self) {
+        if let Some(flight) = self.held.front_mut() {
+            flight.part = Part::PermittedEnd;
+        }
+    }
+
+    /// Drops the first end that is held back.
+    pub(super) fn drop_end(&mut self) {
+        self.held.pop_front();
+    }
+
+    /// Drops everything that is held back.
+    pub(super) fn drop_held(&mut self) {
+        self.held.clear();
+    }
+
+    /// Moves into the output what waits for no hand-over, up to and including the next end of a
+    /// message. Returns where that ends, counted from the beginning of the session; `None` once
+    /// there is no more.
+    pub(super) fn release(&mut self) -> Option<u64> {
+        while self.held.front()?.part != Part::End {
+            let HeldFlight {
+                part,
+                mut output,
+                replies,
+                notes,
+            } = self.held.pop_front()?;
+            for note in notes {
+                match note {
+                    Note::Client(line) => self.transcript.client(&line),
+                    Note::Remark(text) => self.transcript.note(&text),
+                }
+            }
+            let begins_at = self.end();
+            for (end, mut expected) in replies {
+                if let PendingReply::EndOfData { begins_at: at } = &mut expected {
+                    *at = begins_at + end;
+                }
+                self.unsent.push_back(begins_at + end);
+                self.queue.push_back(expected);
+            }
+            output.move_to(usize::MAX, &mut self.output);
+            if part == Part::PermittedEnd {
+                return Some(self.end());
+            }
+        }
+        None
     }
 
     /// Adds a line of a login. The transcript has `shown` in its place.

@@ -85,6 +85,7 @@ impl Machine {
             self.start_ending(&reply);
         }
         self.on_answer(pending, reply, challenge)?;
+        self.conclude_given_up();
         match self.state {
             State::Ending if !self.awaits_final_reply() => self.conclude_ending(),
             _ => self.advance(),
@@ -337,7 +338,7 @@ impl Machine {
             self.transactions.pop_front();
             self.state = State::Ready;
             self.message.finish(Framing::Data, &mut self.wire.output);
-            self.wire.transcript.client(".");
+            self.wire.note_client(".");
             self.wire.outstanding(PendingReply::EmptyMessage);
         }
         self.events.push_back(Event::Rejected { phase, reply });

@@ -31,8 +31,7 @@ impl Machine {
             }
             P::Mail | P::Rcpt(_) | P::Data | P::Chunk | P::EndOfData { .. } => {
                 // The outcome is certain, even if the whole message was sent.
-                self.transactions.pop_front();
-                self.events.push_back(Event::Rejected { phase, reply });
+                self.conclude_unsent(Some((phase, reply)));
             }
             P::Reset | P::Noop | P::Command => self.events.push_back(Event::Reply { reply }),
             // The outcome of what these belong to was reported before.
@@ -94,6 +93,7 @@ impl Machine {
         self.state = State::Ending;
         self.shutdown.get_or_insert_with(|| reply.clone());
         self.wire.output.clear();
+        self.wire.drop_held();
         self.message.discard();
     }
 
@@ -115,11 +115,8 @@ impl Machine {
             .front()
             .filter(|state| state.is_handed_over(self.wire.written));
         if let Some((phase, reply)) = refused.and_then(TransactionState::refusal) {
-            self.events.push_back(Event::Rejected {
-                phase,
-                reply: reply.clone(),
-            });
-            self.transactions.pop_front();
+            let reply = reply.clone();
+            self.conclude_unsent(Some((phase, reply)));
         }
         if let Some(reply) = self.shutdown.take() {
             self.end_by_shutdown(reply);
@@ -192,8 +189,7 @@ impl Machine {
             Phase::Rcpt
         };
         let (phase, reply) = front.reason(phase, shutdown.clone());
-        self.events.push_back(Event::Rejected { phase, reply });
-        self.transactions.pop_front();
+        self.conclude_unsent(Some((phase, reply)));
         // The server closed before it answered their MAIL, as 421 had announced.
         self.transactions
             .iter_mut()
@@ -207,7 +203,7 @@ impl Machine {
             return Missing::RestOfReply(self.unread());
         }
         match self.wire.queue.front() {
-            _ if self.phase() == Phase::Body => Missing::RestOfMessage,
+            _ if matches!(self.phase(), Phase::Body | Phase::Handover) => Missing::RestOfMessage,
             Some(PendingReply::EndOfData { .. }) => Missing::FinalReply,
             Some(pending) => Missing::Reply(pending.wanted()),
             None => Missing::Nothing,

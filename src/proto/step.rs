@@ -25,6 +25,10 @@ pub enum Step {
         /// The preferred maximum in bytes; larger pieces are accepted.
         room: usize,
     },
+    /// Call [`Machine::hand_over`](super::Machine::hand_over) once the end of the message may be
+    /// written, or [`Machine::withdraw`](super::Machine::withdraw). Read meanwhile, with no
+    /// time-out: the server is not waited for.
+    Handover,
     /// The session is over.
     Closed,
     /// A reply came. The next call to [`Machine::step`](super::Machine::step) returns what follows.

@@ -36,6 +36,9 @@ pub struct Transaction {
     /// connection that was idle for long, whose server may be gone without notice. A small message
     /// that went with MAIL, as one chunk, would have an unknown outcome then.
     pub await_sender: bool,
+    /// Hold the end of the message back until [`Machine::hand_over`](super::Machine::hand_over) is
+    /// called: the final dot or, where the message goes in chunks, the last chunk with its BDAT.
+    pub hand_over: bool,
     /// The bytes of replies that are kept before each further one is shortened to a few.
     pub(crate) reply_budget: usize,
 }
@@ -66,6 +69,7 @@ impl Transaction {
             delivery: DeliveryOptions::default(),
             all_or_nothing: false,
             await_sender: false,
+            hand_over: false,
             reply_budget: REPLY_BUDGET,
         }
     }
@@ -171,7 +175,12 @@ pub(super) struct TransactionState {
     pub(super) verdicts: Vec<Reply>,
     pub(super) last_rcpt_refusal: Option<Reply>,
     pub(super) framing: Framing,
-    /// Where the message ends, of all bytes of the session, once it was given whole.
+    /// The end of the message is held back: until its own hand-over, or that of a message before
+    /// it.
+    pub(super) is_end_held: bool,
+    /// The caller withdrew the message in place of its hand-over.
+    pub(super) is_withdrawn: bool,
+    /// Where the message ends, of all bytes of the session, once its end may be written.
     pub(super) ends_at: Option<u64>,
 }
 
@@ -192,6 +201,8 @@ pub(super) enum Framing {
     Data,
     /// As one chunk of this many bytes (RFC 3030), together with the commands.
     Chunk(u64),
+    /// As one chunk of this many bytes, which is held back together with its BDAT.
+    HeldChunk(u64),
     /// As several chunks. The session goes on after a refusal in the middle.
     Chunks,
 }
@@ -229,6 +240,8 @@ impl TransactionState {
             verdicts: Vec::new(),
             last_rcpt_refusal: None,
             framing: Framing::Data,
+            is_end_held: false,
+            is_withdrawn: false,
             ends_at: None,
         }
     }
@@ -244,10 +257,26 @@ impl TransactionState {
         match self.transaction.size {
             _ if !server.offers("CHUNKING") => Framing::Data,
             // An empty one would be whole with its command already, before its end is known.
+            Some(size) if (1..=SMALL).contains(&size) && self.is_end_held => {
+                Framing::HeldChunk(size)
+            }
             Some(size) if (1..=SMALL).contains(&size) => Framing::Chunk(size),
             _ if self.transaction.content == Content::Binary => Framing::Chunks,
             _ => Framing::Data,
         }
+    }
+
+    /// Whether every command before the message was answered.
+    fn all_commands_answered(&self) -> bool {
+        self.next == Next::Done && self.mail_reply.is_some() && self.all_answered()
+    }
+
+    /// Whether the message will not be handed over, and no reply to its commands is outstanding.
+    pub(super) fn is_given_up(&self) -> bool {
+        let is_refused = matches!(self.framing, Framing::HeldChunk(_))
+            && self.ends_at.is_none()
+            && self.refusal().is_some();
+        (self.is_withdrawn || is_refused) && self.all_commands_answered()
     }
 
     /// Whether its last byte is among the first `written` bytes of the session.

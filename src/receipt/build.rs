@@ -26,6 +26,7 @@ pub(crate) struct Delivery {
     pub(crate) reply: Option<Reply>,
     pub(crate) incomplete_reason: Option<String>,
     pub(crate) transactions: u32,
+    pub(crate) handed_over: bool,
     pub(crate) bytes: u64,
 }
 
@@ -76,6 +77,7 @@ impl Receipt {
             reply,
             incomplete_reason,
             transactions,
+            handed_over,
             bytes,
         } = delivery;
         let Effort {
@@ -89,6 +91,7 @@ impl Receipt {
             reply,
             incomplete_reason,
             transactions,
+            handed_over,
             tls,
             plaintext_reason,
             mechanism,
@@ -150,6 +153,7 @@ pub(crate) struct Attempts {
     /// In the order of the whole envelope.
     pub(crate) recipients: Vec<Recipient>,
     transactions: u32,
+    handed_over: bool,
     round_trips: u32,
     transcript: Transcript,
 }
@@ -160,6 +164,7 @@ impl Attempts {
         Attempts {
             recipients: recipients.iter().cloned().map(Recipient::untried).collect(),
             transactions: 0,
+            handed_over: false,
             round_trips: 0,
             transcript: Transcript::default(),
         }
@@ -172,6 +177,7 @@ impl Attempts {
         }
         self.round_trips += attempt.round_trips;
         self.transactions += attempt.transactions;
+        self.handed_over |= attempt.handed_over;
         let mut transcript = attempt.transcript.clone();
         transcript.precede(&self.transcript);
         self.transcript = transcript;
@@ -186,6 +192,7 @@ impl Attempts {
         let Attempts {
             recipients,
             transactions,
+            handed_over,
             round_trips,
             transcript,
         } = self;
@@ -196,6 +203,7 @@ impl Attempts {
             reply,
             incomplete_reason: _,
             transactions: _,
+            handed_over: _,
             tls,
             plaintext_reason,
             mechanism,
@@ -210,6 +218,7 @@ impl Attempts {
             reply,
             incomplete_reason,
             transactions,
+            handed_over,
             tls,
             plaintext_reason,
             mechanism,

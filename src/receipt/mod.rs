@@ -48,6 +48,11 @@ pub struct Receipt {
     /// to RCPT (RFC 5321, 4.5.3.1.10; see [`Connection::send`](crate::Connection::send)). Includes
     /// all attempts if the message was retried; 0 if none was started.
     pub transactions: u32,
+    /// Whether the message was handed over in a transaction: the callback of
+    /// [`Message::on_handover`](crate::Message::on_handover) permitted it or, without a callback,
+    /// the whole message was given to the connection. If not, no server has the message, and no
+    /// retry can duplicate it.
+    pub handed_over: bool,
     /// What protected the connection; `None` for plaintext, and if no connection was made. Of a
     /// message that was sent over several connections, what protected the last one. Shared by the
     /// receipts of a session.

@@ -192,8 +192,8 @@ fn wait_key(phase: Phase) -> &'static Key {
         };
     }
     keys!(
-        Setup, Connect, Tls, Greeting, Hello, StartTls, Auth, Mail, Rcpt, Data, Body, EndOfData,
-        Reset, Noop, Command, Quit
+        Setup, Connect, Tls, Greeting, Hello, StartTls, Auth, Mail, Rcpt, Data, Body, Handover,
+        EndOfData, Reset, Noop, Command, Quit
     )
 }
 

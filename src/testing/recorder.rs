@@ -307,35 +307,44 @@ impl Recorder {
             envelope: &envelope,
             started,
         };
-        let mut state = self.state();
-        let failure = state.next_failures.pop_front();
-        if let Some(error) = failure.or_else(|| state.failure.clone()) {
-            return Err(match error.receipt() {
-                Some(_) => error,
-                None => submission.failed(error),
-            });
-        }
-        body.report_progress(bytes.len() as u64, true);
-        let reply = format!("250 2.0.0 Ok: queued as R{}", state.messages.len() + 1);
-        let mut receipt = submission.accepted(&reply, bytes.len() as u64);
         let mut accepted = Vec::new();
-        let mut last_refusal = None;
-        for recipient in &mut receipt.recipients {
-            let key = recipient.address.mailbox_key();
-            let is_it = |(address, _): &&(Address, Reply)| address.mailbox_key() == key;
-            match state.refused.iter().find(is_it) {
-                None => accepted.push(recipient.address.clone()),
-                Some((_, reply)) => {
-                    let outcome = Outcome::Refused(reply.clone());
-                    *recipient = Recipient::new(recipient.address.clone(), outcome);
-                    last_refusal = Some(reply.clone());
+        let mut refused = Vec::new();
+        {
+            let mut state = self.state();
+            let failure = state.next_failures.pop_front();
+            if let Some(error) = failure.or_else(|| state.failure.clone()) {
+                return Err(match error.receipt() {
+                    Some(_) => error,
+                    None => submission.failed(error, false),
+                });
+            }
+            for (index, recipient) in envelope.recipients().iter().enumerate() {
+                let key = recipient.mailbox_key();
+                let is_it = |(address, _): &&(Address, Reply)| address.mailbox_key() == key;
+                match state.refused.iter().find(is_it) {
+                    None => accepted.push(recipient.clone()),
+                    Some((_, reply)) => refused.push((index, reply.clone())),
                 }
             }
         }
-        if accepted.is_empty()
-            && let Some(reply) = last_refusal
+        if !accepted.is_empty()
+            && let Err(error) = body.hand_over(&accepted, bytes.len() as u64).await
         {
-            (receipt.reply, receipt.bytes) = (None, 0);
+            return Err(submission.failed(error, false));
+        }
+        body.report_progress(bytes.len() as u64, true);
+        let mut state = self.state();
+        let reply = format!("250 2.0.0 Ok: queued as R{}", state.messages.len() + 1);
+        let mut receipt = submission.accepted(&reply, bytes.len() as u64);
+        for (index, reply) in &refused {
+            let recipient = &mut receipt.recipients[*index];
+            let outcome = Outcome::Refused(reply.clone());
+            *recipient = Recipient::new(recipient.address.clone(), outcome);
+        }
+        if accepted.is_empty()
+            && let Some((_, reply)) = refused.pop()
+        {
+            (receipt.reply, receipt.bytes, receipt.handed_over) = (None, 0, false);
             let message = "the server accepted no recipient";
             let error = Error::new(ErrorKind::Refused, Phase::Rcpt, message);
             return Err(error.with_reply(reply).with_receipt(receipt));

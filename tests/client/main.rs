@@ -34,6 +34,13 @@ mod failover;
     feature = "retries",
     feature = "testing"
 ))]
+mod handover;
+#[cfg(all(
+    feature = "aws-lc-rs",
+    feature = "pool",
+    feature = "retries",
+    feature = "testing"
+))]
 mod interruptions;
 #[cfg(all(feature = "aws-lc-rs", feature = "pool", feature = "testing"))]
 mod limits;

@@ -43,7 +43,7 @@ impl OutgoingMessage {
     pub(in crate::proto) fn push(&mut self, piece: Chunk, framing: Framing, output: &mut Output) {
         match framing {
             Framing::Data => self.stuffer.push(piece, output),
-            Framing::Chunks => self.stuffer.push(piece, &mut self.chunk),
+            Framing::HeldChunk(_) | Framing::Chunks => self.stuffer.push(piece, &mut self.chunk),
             Framing::Chunk(_) if piece.bytes().is_empty() => {}
             Framing::Chunk(_) => {
                 if let Some(before) = self.last_piece.replace(piece) {
@@ -59,7 +59,7 @@ impl OutgoingMessage {
             self.stuffer.push(last, output);
         }
         match framing {
-            Framing::Chunks => self.stuffer.finish(&mut self.chunk),
+            Framing::HeldChunk(_) | Framing::Chunks => self.stuffer.finish(&mut self.chunk),
             Framing::Data | Framing::Chunk(_) => self.stuffer.finish(output),
         }
     }

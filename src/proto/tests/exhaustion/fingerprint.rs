@@ -67,8 +67,15 @@ fn hash_queue(wire: &CommandQueue, hasher: &mut impl Hasher) {
         queue,
         unsent,
         transcript: _,
+        held,
     } = wire;
     output(waiting).hash(hasher);
+    for flight in held {
+        (flight.part, output(&flight.output)).hash(hasher);
+        for (end, expected) in &flight.replies {
+            (end, std::mem::discriminant(expected)).hash(hasher);
+        }
+    }
     for end in unsent {
         (end - written).hash(hasher);
     }
@@ -98,9 +105,12 @@ fn hash_transaction(state: &TransactionState, written: u64, hasher: &mut impl Ha
         verdicts,
         last_rcpt_refusal,
         framing,
+        is_end_held,
+        is_withdrawn,
         ends_at,
     } = state;
     (complete, answered, accepted).hash(hasher);
+    (is_end_held, is_withdrawn).hash(hasher);
     format!("{next:?} {final_replies:?} {framing:?}").hash(hasher);
     for reply in verdicts {
         hash_reply(Some(reply), hasher);
