@@ -128,6 +128,8 @@ pub mod proto;
 mod address;
 #[cfg(feature = "blocking")]
 pub mod blocking;
+#[cfg(feature = "pool")]
+mod bulk;
 #[cfg(feature = "client")]
 mod check;
 #[cfg(feature = "client")]
@@ -195,6 +197,8 @@ mod transport;
 pub use mail_builder;
 
 pub use address::{Address, AddressError, AddressFault};
+#[cfg(feature = "pool")]
+pub use bulk::BulkConfig;
 #[cfg(feature = "client")]
 pub use check::CheckReport;
 #[cfg(feature = "client")]

@@ -10,8 +10,6 @@ use std::ops::{Deref, DerefMut};
 #[cfg(feature = "tower")]
 use std::pin::Pin;
 use std::pin::pin;
-#[cfg(feature = "rate-limit")]
-use std::sync::Arc;
 use std::sync::{Mutex, PoisonError};
 #[cfg(feature = "tower")]
 use std::task::{Context, Poll, ready};
@@ -19,19 +17,16 @@ use std::time::Duration;
 
 use deadpool::Runtime;
 use deadpool::managed::{self, Metrics, Object, PoolError, QueueMode, RecycleError, RecycleResult};
-use futures_core::Stream;
-use futures_util::future::{BoxFuture, Either, join_all, ready, select};
-use futures_util::stream::{self, StreamExt as _};
+use futures_util::future::{BoxFuture, Either, join_all, select};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
 use crate::client::{HAS_MESSAGE, Turn, with_recipients};
 use crate::connection::clock::{Clock, FAR, Limit, LimitKind};
-use crate::connection::{Admission, Renewal};
 use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::message::{Message, PreparedMessage};
 use crate::receipt::Receipt;
-use crate::{CheckReport, Client, Connection, Envelope, connection, telemetry};
+use crate::{CheckReport, Client, Connection, Envelope, telemetry};
 
 /// The limits of a [`Pool`].
 ///
@@ -265,93 +260,6 @@ impl Pool {
         pooled.send_prepared(message, started, Some(endpoint)).await
     }
 
-    /// Sends the messages of a stream over one connection of the pool, as [`Connection::send_all`]
-    /// does, and returns the result of each, in order. If the server ends the session before all
-    /// are sent, as Exim does after 1,000 messages, the messages that were not sent for this
-    /// reason, and those that follow, are sent over another connection. The connection is also
-    /// replaced when it has reached the [limit](PoolConfig::max_messages) of messages or that of
-    /// the server (LIMITS, RFC 9422) and another transaction follows. A message with more
-    /// transactions than the server accepts in a session is sent over as many connections as it
-    /// needs.
-    ///
-    /// A message whose outcome is [unknown](Error::outcome_unknown) is not sent again, nor is one
-    /// that contains a stream. If a session ends in which no message was answered, no other
-    /// connection is opened: each message in flight gets its error, and the stream ends. The
-    /// [window](crate::Endpoint::send_window) limits the messages in flight, which are kept until
-    /// they are answered. The client's retry policy does not apply.
-    ///
-    /// # Errors
-    ///
-    /// If no connection is available, the stream has one error, as for [`get`](Self::get), and
-    /// takes no message. For the errors of messages, see [`Connection::send_all`].
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropping the stream before its end closes the connection; messages in flight may have been
-    /// delivered or not.
-    ///
-    /// ```no_run
-    /// use envoi::mail_builder::MessageBuilder;
-    /// use envoi::{Message, Pool};
-    /// use futures::StreamExt as _;
-    ///
-    /// # async fn example(pool: Pool, subscribers: Vec<String>) {
-    /// let messages = futures::stream::iter(subscribers).map(|subscriber| {
-    ///     let mail = MessageBuilder::new().from("news@example.org").to(subscriber);
-    ///     Message::from(mail.text_body("News."))
-    /// });
-    /// let mut outcomes = std::pin::pin!(pool.send_all(messages));
-    /// while let Some(outcome) = outcomes.next().await {
-    ///     if let Err(error) = outcome {
-    ///         eprintln!("{error}");
-    ///     }
-    /// }
-    /// # }
-    /// ```
-    pub fn send_all<'p, 'm: 'p>(
-        &'p self,
-        messages: impl Stream<Item = Message<'m>> + 'p,
-    ) -> impl Stream<Item = Result<Receipt>> + 'p {
-        let manager = self.slots.manager();
-        let renewal = Renewal {
-            endpoint: manager.client.endpoint().clone(),
-            max_messages: manager.limits.max_messages,
-            admit: self.admission(),
-        };
-        let got = async move {
-            let got = async { Ok((self.start_call()?, self.ready_connection().await?)) };
-            (got.await, messages, renewal)
-        };
-        stream::once(got).flat_map(|(got, messages, renewal)| match got {
-            Ok((call, connection)) => {
-                let outcomes = connection::send_all(connection, messages, Some(renewal));
-                // The call lasts as long as the stream.
-                let while_running = move |outcome| {
-                    let _ = &call;
-                    outcome
-                };
-                outcomes.map(while_running).left_stream()
-            }
-            Err(error) => stream::once(ready(Err(error))).right_stream(),
-        })
-    }
-
-    /// How each message of [`send_all`](Self::send_all) waits for the rate limit.
-    fn admission(&self) -> Option<Admission> {
-        #[cfg(feature = "rate-limit")]
-        if self.client().get_rate_limit().is_some() {
-            let pool = self.clone();
-            return Some(Arc::new(move |envelope, clock| {
-                let pool = pool.clone();
-                Box::pin(async move {
-                    pool.turn(&envelope, &clock).await?.start();
-                    Ok(envelope)
-                })
-            }));
-        }
-        None
-    }
-
     /// Returns a connection for exclusive use until it is dropped: for several messages in a row
     /// ([`Connection::send_all`]; [`send_all`](Self::send_all) of the pool continues over another
     /// connection by itself), or for single steps.
@@ -447,7 +355,8 @@ impl Pool {
         Ok((pooled, report))
     }
 
-    async fn ready_connection(&self) -> Result<PooledConnection> {
+    /// A connection that is ready for a message.
+    pub(crate) async fn ready_connection(&self) -> Result<PooledConnection> {
         let clock = Clock::start(&self.client().endpoint().timeouts);
         Ok(self.acquire(clock).await?.0)
     }
@@ -468,7 +377,7 @@ impl Pool {
     }
 
     /// Waits for the rate limit. A pool that is closed meanwhile ends the wait.
-    async fn turn(&self, envelope: &Envelope, clock: &Clock) -> Result<Turn> {
+    pub(crate) async fn turn(&self, envelope: &Envelope, clock: &Clock) -> Result<Turn> {
         let closed = async {
             let mut calls = self.calls.subscribe();
             let _ = calls.wait_for(|calls| calls.closed).await;
@@ -480,7 +389,7 @@ impl Pool {
         }
     }
 
-    fn start_call(&self) -> Result<Call<'_>> {
+    pub(crate) fn start_call(&self) -> Result<Call<'_>> {
         let begin = |calls: &mut Calls| {
             calls.number += usize::from(!calls.closed);
             !calls.closed
@@ -490,6 +399,22 @@ impl Pool {
         } else {
             Err(was_closed())
         }
+    }
+
+    pub(crate) fn limits(&self) -> &PoolConfig {
+        &self.slots.manager().limits
+    }
+
+    /// The number of connections that can be had without waiting.
+    pub(crate) fn free_slots(&self) -> usize {
+        let status = self.slots.status();
+        status.available + (status.max_size - status.size)
+    }
+
+    /// Whether all connections are in use, and calls wait for one.
+    pub(crate) fn has_waiting_calls(&self) -> bool {
+        let status = self.slots.status();
+        status.waiting > 0 && status.size == status.max_size
     }
 
     /// A slot of the pool, with its idle connection if it has one that is alive.
@@ -679,7 +604,7 @@ impl Clone for Reservation {
 }
 
 /// A call that started before the pool was closed. It ends when dropped.
-struct Call<'p>(&'p watch::Sender<Calls>);
+pub(crate) struct Call<'p>(&'p watch::Sender<Calls>);
 
 impl Drop for Call<'_> {
     fn drop(&mut self) {

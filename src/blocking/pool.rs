@@ -67,7 +67,7 @@ impl Pool {
         block_on(self.0.send(message))
     }
 
-    /// Sends many messages over one connection at a time, as [`crate::Pool::send_all`] does, and
+    /// Sends many messages over the connections of the pool, as [`crate::Pool::send_all`] does, and
     /// returns the outcome of each, in order. `messages` is used as by [`Connection::send_all`].
     pub fn send_all<'p, 'm: 'p>(
         &'p self,

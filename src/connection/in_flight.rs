@@ -6,6 +6,8 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::clock::Clock;
 use super::submission::Submission;
 use super::{Connection, MessageStart, not_sent};
@@ -14,6 +16,24 @@ use crate::error::{Error, Result};
 use crate::message::PreparedMessage;
 use crate::proto::Step;
 use crate::receipt::{Delivery, Receipt};
+
+/// A message of which nothing was sent, because the session ended before. Another connection can
+/// send it.
+pub(crate) struct Unsent {
+    pub(super) prepared: Box<PreparedMessage>,
+    /// When it was taken from the stream.
+    pub(super) taken_at: Instant,
+    pub(super) clock: Clock,
+}
+
+/// What became of a message.
+pub(crate) enum Settled {
+    Outcome(Result<Receipt>),
+    /// It was not sent, and its outcome is this error unless another connection sends it.
+    Unsent(Unsent, Error),
+    /// The session ended between two messages.
+    Lost(Error),
+}
 
 /// The messages in flight, each with a number that stays.
 pub(super) struct InFlight {
@@ -31,6 +51,8 @@ pub(super) struct InFlight {
     untouched: BTreeSet<usize>,
     /// The size of the messages that were started.
     bytes: u64,
+    /// The session has ended, and is not replaced.
+    given_up: bool,
 }
 
 pub(super) struct InFlightMessage {
@@ -66,6 +88,7 @@ impl InFlight {
             with_further: BTreeSet::new(),
             untouched: BTreeSet::new(),
             bytes: 0,
+            given_up: false,
         }
     }
 
@@ -119,9 +142,13 @@ impl InFlight {
 
     /// Removes the first message if it has its outcome.
     pub(super) fn pop_finished(&mut self) -> Option<InFlightMessage> {
-        let message = self.messages.front()?;
-        if !message.is_finished() {
+        let given_up = self.given_up;
+        let message = self.messages.front_mut()?;
+        if !message.is_finished() && !(given_up && message.is_over()) {
             return None;
+        }
+        if !given_up {
+            message.prepared = None;
         }
         if let Stage::Started(_) = message.stage {
             self.bytes = self.bytes.saturating_sub(message.size);
@@ -246,14 +273,24 @@ impl InFlight {
         self.first_pending = self.first;
     }
 
-    /// Ends the messages that were not started, each by this submission. None is sent again.
-    pub(super) fn give_up(&mut self, mut end: impl FnMut(&InFlightMessage) -> Submission) {
+    /// Ends the messages that were not started, each by this submission. None is sent again over
+    /// this connection; with `keep`, those of which nothing was sent can be sent over another.
+    pub(super) fn give_up(
+        &mut self,
+        keep: bool,
+        mut end: impl FnMut(&InFlightMessage) -> Submission,
+    ) {
+        self.given_up = true;
         for message in &mut self.messages {
+            let mut is_unsent = message.is_untouched();
             if let Stage::Queued = message.stage {
+                is_unsent = true;
                 message.stage = Stage::Started(end(message));
                 self.bytes = self.bytes.saturating_add(message.size);
             }
-            message.prepared = None;
+            if !(keep && is_unsent) {
+                message.prepared = None;
+            }
         }
         self.queued.clear();
         self.with_further.clear();
@@ -271,7 +308,7 @@ impl InFlightMessage {
     }
 
     /// Whether its outcome can be returned.
-    pub(super) fn is_finished(&self) -> bool {
+    fn is_finished(&self) -> bool {
         self.is_over() && !self.is_untouched()
     }
 
@@ -281,7 +318,7 @@ impl InFlightMessage {
     }
 
     /// Whether it is a message, and not the loss of the connection.
-    pub(super) fn is_message(&self) -> bool {
+    fn is_message(&self) -> bool {
         !matches!(self.stage, Stage::Lost(_))
     }
 
@@ -299,8 +336,31 @@ impl InFlightMessage {
         connection.new_submission(message.expect("a message in the queue was prepared"))
     }
 
-    /// The result of the message.
-    pub(super) fn finish(self, connection: &Connection) -> Result<Receipt> {
+    /// What became of the message.
+    pub(super) fn finish(mut self, connection: &Connection) -> Settled {
+        let unsent = self.prepared.take().map(|prepared| Unsent {
+            prepared,
+            taken_at: self.start.at,
+            // That of the first message without an outcome was given to the connection.
+            clock: self
+                .clock
+                .take()
+                .unwrap_or_else(|| connection.driver.clock.clone()),
+        });
+        let is_message = self.is_message();
+        match (self.result(connection), unsent) {
+            (Err(error), _) if !is_message => Settled::Lost(error),
+            (Err(error), Some(unsent)) => Settled::Unsent(unsent, error),
+            (result, _) => Settled::Outcome(result),
+        }
+    }
+
+    /// The outcome, if it is known, of a message that is not waited for any more.
+    pub(super) fn into_outcome(self, connection: &Connection) -> Option<Result<Receipt>> {
+        self.is_finished().then(|| self.result(connection))
+    }
+
+    fn result(self, connection: &Connection) -> Result<Receipt> {
         let facts = connection.facts();
         let mut session = connection.info.clone();
         let (delivery, result) = match self.stage {

@@ -56,7 +56,9 @@ use submission::Submission;
 
 pub use data_writer::DataWriter;
 #[cfg(feature = "pool")]
-pub(crate) use send_all::{Admission, Renewal, send_all};
+pub(crate) use in_flight::Settled;
+#[cfg(feature = "pool")]
+pub(crate) use send_all::{Admission, Incoming, Renewal, send_all};
 pub(crate) use setup::{client_name, connector_for, open, within};
 
 /// A session with a server: set up, secured and logged in, ready for any number of messages.

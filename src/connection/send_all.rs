@@ -12,7 +12,7 @@ use futures_util::stream::{self, StreamExt as _};
 
 use super::call::CallGuard;
 use super::clock::Clock;
-use super::in_flight::InFlight;
+use super::in_flight::{InFlight, Settled, Unsent};
 use super::{Connection, MessageStart, errors, not_sent, prepare_by};
 use crate::diagnose;
 use crate::error::{Error, ErrorKind, Phase, Result};
@@ -80,8 +80,18 @@ impl Connection {
         &'c mut self,
         messages: impl Stream<Item = Message<'m>> + 'c,
     ) -> impl Stream<Item = Result<Receipt>> + 'c {
-        send_all(self, messages, None)
+        send_all(self, messages.map(Incoming::Message), None).map(|settled| match settled {
+            Settled::Outcome(result) => result,
+            Settled::Unsent(_, error) | Settled::Lost(error) => Err(error),
+        })
     }
+}
+
+/// A message to send.
+pub(crate) enum Incoming<'m> {
+    Message(Message<'m>),
+    /// One that another connection did not send.
+    Unsent(Unsent),
 }
 
 /// How a pool sends the messages of a stream.
@@ -99,12 +109,13 @@ pub(crate) type Admission =
     Arc<dyn Fn(Envelope, Clock) -> BoxFuture<'static, Result<Envelope>> + Send + Sync>;
 
 /// Sends the messages over this connection. With a `renewal`, another one replaces it once the
-/// server has ended the session or takes no more messages in it.
+/// server has ended the session or takes no more messages in it; a message that is not sent because
+/// it cannot be replaced is returned.
 pub(crate) fn send_all<'c, 'm: 'c>(
     connection: impl DerefMut<Target = Connection> + 'c,
-    messages: impl Stream<Item = Message<'m>> + 'c,
+    messages: impl Stream<Item = Incoming<'m>> + 'c,
     renewal: Option<Renewal>,
-) -> impl Stream<Item = Result<Receipt>> + 'c {
+) -> impl Stream<Item = Settled> + 'c {
     // Boxed, since `unfold` moves it with each outcome.
     let state = Box::new(SendAll {
         in_flight: InFlight::new(connection.send_window),
@@ -122,9 +133,10 @@ pub(crate) fn send_all<'c, 'm: 'c>(
         // A connection from a pool may turn out to be closed: another one may follow.
         has_answered: true,
         end_reported: false,
+        end: None,
     });
     stream::unfold(state, |mut state| async move {
-        state.next().await.map(|outcome| (outcome, state))
+        state.next().await.map(|settled| (settled, state))
     })
 }
 
@@ -137,7 +149,7 @@ struct SendAll<'m, C: DerefMut<Target = Connection>, S> {
     /// replaced.
     input_ended: bool,
     /// The message taken from the stream last, until its preparation starts.
-    taken: Option<Message<'m>>,
+    taken: Option<Incoming<'m>>,
     /// The preparation of that message.
     preparing: Option<Preparing<'m>>,
     /// A call is open on the connection, for the open transactions.
@@ -156,6 +168,8 @@ struct SendAll<'m, C: DerefMut<Target = Connection>, S> {
     has_answered: bool,
     /// The outcome of a message says that the session has ended.
     end_reported: bool,
+    /// The end of the session, for the message that is still being prepared.
+    end: Option<SessionEnd>,
 }
 
 /// A transaction without an outcome.
@@ -180,19 +194,18 @@ enum Arrival {
     Step(Step),
 }
 
-impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> SendAll<'m, C, S> {
-    async fn next(&mut self) -> Option<Result<Receipt>> {
+impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Incoming<'m>>> SendAll<'m, C, S> {
+    async fn next(&mut self) -> Option<Settled> {
         loop {
             if let Some(message) = self.in_flight.pop_finished() {
                 if self.open_transactions.is_empty() {
                     self.end_call();
                 }
-                let is_message = message.is_message();
-                let result = message.finish(&self.connection);
-                if is_message {
-                    telemetry::sent(&self.connection.server, &result);
+                let settled = message.finish(&self.connection);
+                if let Settled::Outcome(result) = &settled {
+                    telemetry::sent(&self.connection.server, result);
                 }
-                return Some(result);
+                return Some(settled);
             }
             if self.input_ended && self.in_flight.is_empty() && self.preparing.is_none() {
                 self.end_call();
@@ -265,11 +278,18 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> SendAl
     /// Handles the next [`Arrival`].
     async fn take_next(&mut self, is_idle: bool) -> Result<()> {
         match self.next_arrival(is_idle).await? {
-            Arrival::Message => {
-                if let Some(message) = self.taken.take() {
-                    self.prepare(message);
+            Arrival::Message => match self.taken.take() {
+                Some(Incoming::Message(message)) => self.prepare(message),
+                Some(Incoming::Unsent(unsent)) => {
+                    let now = MessageStart::now(&self.connection);
+                    let start = MessageStart {
+                        at: unsent.taken_at,
+                        ..now
+                    };
+                    self.in_flight.push(unsent.prepared, start, unsent.clock);
                 }
-            }
+                None => {}
+            },
             Arrival::InputEnded => self.input_ended = true,
             Arrival::Prepared(prepared) => self.prepared(prepared),
             Arrival::Step(step) => self.on_step(step)?,
@@ -396,6 +416,9 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> SendAl
                 self.in_flight.push(prepared, start, clock);
             }
             Err(error) => self.in_flight.push_failed(error, start),
+        }
+        if let Some(end) = self.end.take() {
+            self.give_up(end);
         }
     }
 
@@ -573,12 +596,14 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Message<'m>>> SendAl
     /// Ends all messages that were not started.
     fn give_up(&mut self, mut end: SessionEnd) {
         let connection = &self.connection;
-        self.in_flight.give_up(|message| {
+        self.in_flight.give_up(self.renewal.is_some(), |message| {
             let mut submission = message.new_submission(connection);
             submission.connection_lost(end.next_error(), 0);
             submission
         });
-        if let Some(Preparing { start, .. }) = self.preparing.take() {
+        if self.preparing.is_some() && self.renewal.is_some() {
+            self.end = Some(end);
+        } else if let Some(Preparing { start, .. }) = self.preparing.take() {
             self.in_flight.push_failed(end.next_error(), start);
         } else if let Some(error) = end.cause
             && !self.end_reported
@@ -595,9 +620,10 @@ impl<C: DerefMut<Target = Connection>, S> Drop for SendAll<'_, C, S> {
     fn drop(&mut self) {
         let server = &self.connection.server;
         for message in self.in_flight.take_messages() {
-            match message.is_finished() {
-                true => telemetry::sent(server, &message.finish(&self.connection)),
-                false => telemetry::dropped(server, message.elapsed()),
+            let elapsed = message.elapsed();
+            match message.into_outcome(&self.connection) {
+                Some(result) => telemetry::sent(server, &result),
+                None => telemetry::dropped(server, elapsed),
             }
         }
         if let Some(Preparing { start, .. }) = &self.preparing {

@@ -7,6 +7,8 @@
     feature = "testing"
 ))]
 mod blocking;
+#[cfg(all(feature = "aws-lc-rs", feature = "pool", feature = "testing"))]
+mod bulk;
 #[cfg(all(feature = "aws-lc-rs", feature = "testing"))]
 mod check;
 #[cfg(all(feature = "aws-lc-rs", feature = "testing"))]

@@ -680,14 +680,23 @@ async fn a_failed_renewal_is_in_the_receipt() {
     let mut limits = PoolConfig::new(1);
     limits.max_messages = 1;
     let pool = Client::from_url(&server.url()).unwrap().pool(limits);
-    let messages = stream::unfold((0, Some(server)), |(n, mut server)| async move {
-        if n > 0 {
-            // No connection is accepted any more.
-            server = None;
+    let first_is_sent = tokio::sync::Notify::new();
+    let messages = stream::unfold((0, Some(server)), |(n, mut server)| {
+        let first_is_sent = &first_is_sent;
+        async move {
+            if n > 0 {
+                first_is_sent.notified().await;
+                // No connection is accepted any more.
+                server = None;
+            }
+            Some((message("you@example.com"), (n + 1, server)))
         }
-        Some((message("you@example.com"), (n + 1, server)))
     });
-    let outcomes: Outcomes = pool.send_all(messages.take(2)).collect().await;
+    let outcomes = pool.send_all(messages.take(2));
+    let outcomes: Outcomes = outcomes
+        .inspect(|_| first_is_sent.notify_one())
+        .collect()
+        .await;
     assert!(outcomes[0].as_ref().unwrap().tls.is_some());
     let error = outcomes[1].as_ref().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Connect, "{error}");
