@@ -402,7 +402,7 @@ impl<'m, S: Stream<Item = Message<'m>>> Bulk<'_, 'm, S> {
                         }
                     }
                 });
-                telemetry::sent(|| endpoint.server_name(), &result);
+                telemetry::sent(&endpoint.server, &result);
                 (number, result)
             }));
         }
@@ -558,6 +558,18 @@ impl<'m, S: Stream<Item = Message<'m>>> Bulk<'_, 'm, S> {
     }
 }
 
+/// A stream that is dropped before its end reports the messages that it took and gave to no
+/// connection.
+impl<S> Drop for Bulk<'_, '_, S> {
+    fn drop(&mut self) {
+        let server = &self.pool.client().endpoint().server;
+        let in_inboxes = self.workers.iter().map(|worker| worker.inbox.len());
+        for _ in 0..self.queue.len() + self.failing.len() + in_inboxes.sum::<usize>() {
+            telemetry::dropped(server, Duration::ZERO);
+        }
+    }
+}
+
 /// Inserts a message at its place in the order.
 fn insert<'m>(queue: &mut VecDeque<Queued<'m>>, queued: Queued<'m>) {
     let at = queue.partition_point(|other| other.number < queued.number);
@@ -590,6 +602,10 @@ impl<'m> Inbox<'m> {
 
     fn has_ended(&self) -> bool {
         self.state().has_ended
+    }
+
+    fn len(&self) -> usize {
+        self.state().messages.len()
     }
 
     fn take_all(&self) -> VecDeque<Incoming<'m>> {

@@ -92,6 +92,7 @@
 //! | `blocking` | the module `blocking`: the client for programs without async |
 //! | `dkim` | the module `dkim`: signs messages (RFC 6376, RFC 8463) |
 //! | `directory` | `mailer::Directory`: writes messages into files, for development |
+//! | `journal` | [`Journal`]: which messages were sent, whatever happens to the process |
 //! | `keystores` | trust and client certificates from PKCS#12, JKS and Oracle wallets |
 //! | `metrics` | counters, gauges and histograms, see [`guide::observability`] |
 //! | `mozilla-roots` | Mozilla's root certificates, compiled in |
@@ -114,6 +115,7 @@
         feature = "client",
         feature = "dkim",
         feature = "failover",
+        feature = "journal",
         feature = "pool",
         feature = "proxy",
         feature = "rate-limit",
@@ -163,6 +165,8 @@ mod file;
 #[cfg(feature = "client")]
 pub mod guide;
 mod idna;
+#[cfg(feature = "journal")]
+mod journal;
 pub mod mailbox;
 #[cfg(feature = "client")]
 pub mod mailer;
@@ -219,6 +223,8 @@ pub use envelope::{Envelope, EnvelopeError, ReversePath};
 pub use error::{Error, ErrorKind, Phase, Result};
 #[cfg(feature = "failover")]
 pub use failover::{CircuitState, Failover, FailoverPolicy, FailoverServer, ServerState};
+#[cfg(feature = "journal")]
+pub use journal::{Journal, JournalEntry, JournalError, JournalState};
 pub use mailbox::{Mailbox, MailboxError, MailboxFault, MailboxList};
 #[cfg(feature = "client")]
 pub use mailer::Mailer;

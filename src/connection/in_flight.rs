@@ -144,7 +144,7 @@ impl InFlight {
     pub(super) fn pop_finished(&mut self) -> Option<InFlightMessage> {
         let given_up = self.given_up;
         let message = self.messages.front_mut()?;
-        if !message.is_finished() && !(given_up && message.is_over()) {
+        if !message.is_over() || message.is_untouched() && !given_up {
             return None;
         }
         if !given_up {
