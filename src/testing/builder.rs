@@ -10,8 +10,8 @@ use std::time::SystemTime;
 use tokio::net::TcpListener;
 #[cfg(unix)]
 use tokio::net::UnixListener;
-use tokio::sync::Notify;
 
+use super::arrivals::Arrivals;
 use super::fault::{Fault, Faults};
 use super::listener::{BoundListener, accept};
 use super::session::auth;
@@ -478,7 +478,7 @@ impl Builder {
             folder: Arc::new(folder),
             log: Mutex::default(),
             faults: Mutex::new(self.faults),
-            arrived: Notify::new(),
+            arrivals: Arrivals::default(),
         });
         let task = tokio::spawn(accept(listener, shared.clone()));
         Ok(Server {

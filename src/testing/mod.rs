@@ -36,6 +36,7 @@
 //! certificate that a client must not accept. The guide to [tests](crate::guide::testing) has an
 //! overview. A [`Recorder`] needs no socket: it keeps messages in memory.
 
+mod arrivals;
 mod assertions;
 mod body;
 mod builder;
@@ -59,13 +60,13 @@ use std::time::Duration;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use tempfile::TempDir;
-use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 #[cfg(any(feature = "aws-lc-rs", feature = "ring"))]
 use tokio_rustls::rustls::ServerConfig;
 
 use crate::proto::Protocol;
+use arrivals::Arrivals;
 use builder::{Security, Settings};
 use fault::Faults;
 
@@ -227,25 +228,14 @@ impl Server {
 
     /// The accepted messages, in the order in which they were accepted.
     pub fn messages(&self) -> Vec<ReceivedMessage> {
-        self.shared.log().messages.clone()
+        self.shared.arrivals.all()
     }
 
     /// Waits for the next message that this method has not returned yet.
     ///
     /// Waits without a limit: use `tokio::time::timeout` if the message may not arrive.
     pub async fn next_message(&self) -> ReceivedMessage {
-        loop {
-            // Created before the check, so that no message is missed between the two.
-            let arrival = self.shared.arrived.notified();
-            {
-                let mut log = self.shared.log();
-                if let Some(message) = log.messages.get(log.returned).cloned() {
-                    log.returned += 1;
-                    return message;
-                }
-            }
-            arrival.await;
-        }
+        self.shared.arrivals.next().await
     }
 
     /// Waits until `n` messages have been accepted since the start or [`clear`](Self::clear), and
@@ -282,19 +272,7 @@ impl Server {
         n: usize,
         timeout: Duration,
     ) -> Result<Vec<ReceivedMessage>, WaitError> {
-        let all = async {
-            loop {
-                // Created before the check, so that no message is missed between the two.
-                let arrival = self.shared.arrived.notified();
-                let messages = self.messages();
-                if messages.len() >= n {
-                    return messages;
-                }
-                arrival.await;
-            }
-        };
-        let result = tokio::time::timeout(timeout, all).await;
-        result.map_err(|_| {
+        let details = || {
             let log = self.shared.log();
             let mut details = format!("; connections: {}", log.sessions.len());
             for (i, session) in log.sessions.iter().enumerate().rev().take(SHOWN) {
@@ -306,13 +284,9 @@ impl Server {
                 let last = session.commands().last().unwrap_or("no command");
                 details += &format!("\n  {i}: {last}; {state}");
             }
-            WaitError {
-                expected: n,
-                arrived: log.messages.len(),
-                waited: timeout,
-                details,
-            }
-        })
+            details
+        };
+        self.shared.arrivals.wait_for(n, timeout, details).await
     }
 
     /// Adds a fault, which occurs from now on, also on connections that are open.
@@ -375,12 +349,10 @@ impl Server {
     /// # }
     /// ```
     pub fn take_messages(&self) -> Vec<ReceivedMessage> {
-        let mut log = self.shared.log();
-        log.returned = 0;
-        for session in &mut log.sessions {
+        for session in &mut self.shared.log().sessions {
             session.groups = Vec::new();
         }
-        std::mem::take(&mut log.messages)
+        self.shared.arrivals.take()
     }
 
     /// Ends the server and all its connections, as dropping it does, and waits until its port is
@@ -414,7 +386,7 @@ struct Shared {
     folder: Arc<TempDir>,
     log: Mutex<Log>,
     faults: Mutex<Faults>,
-    arrived: Notify,
+    arrivals: Arrivals<ReceivedMessage>,
 }
 
 /// What the server proves itself with.
@@ -430,8 +402,6 @@ struct Identity {
 
 #[derive(Default)]
 struct Log {
-    messages: Vec<ReceivedMessage>,
-    returned: usize,
     sessions: Vec<Session>,
     /// The number of queue ids used, including those of messages that were refused.
     ids: u64,

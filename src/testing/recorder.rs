@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::WaitError;
+use super::arrivals::Arrivals;
 use super::assertions::{assert_addresses, assert_contains, assert_message};
 use crate::mailer::{Mailer, SendFuture, Submission};
 use crate::message::PreparedMessage;
@@ -67,13 +67,11 @@ pub struct Recorder {
 #[derive(Default)]
 struct Shared {
     state: Mutex<State>,
-    arrived: Notify,
+    arrivals: Arrivals<RecordedMessage>,
 }
 
 #[derive(Default)]
 struct State {
-    messages: Vec<RecordedMessage>,
-    returned: usize,
     /// The failures of the next messages.
     next_failures: VecDeque<Error>,
     /// The failure of all messages.
@@ -191,7 +189,7 @@ impl Recorder {
 
     /// The messages that were accepted, in order.
     pub fn messages(&self) -> Vec<RecordedMessage> {
-        self.state().messages.clone()
+        self.shared.arrivals.all()
     }
 
     /// Waits for the next message that this method has not returned yet.
@@ -202,18 +200,7 @@ impl Recorder {
     ///
     /// Dropped before its end, it loses no message.
     pub async fn next_message(&self) -> RecordedMessage {
-        loop {
-            // Created before the check, so that no message is missed between the two.
-            let arrival = self.shared.arrived.notified();
-            {
-                let mut state = self.state();
-                if let Some(message) = state.messages.get(state.returned).cloned() {
-                    state.returned += 1;
-                    return message;
-                }
-            }
-            arrival.await;
-        }
+        self.shared.arrivals.next().await
     }
 
     /// Waits until `n` messages have been accepted since the start or [`clear`](Self::clear), and
@@ -251,32 +238,13 @@ impl Recorder {
         n: usize,
         timeout: Duration,
     ) -> Result<Vec<RecordedMessage>, WaitError> {
-        let all = async {
-            loop {
-                // Created before the check, so that no message is missed between the two.
-                let arrival = self.shared.arrived.notified();
-                let messages = self.messages();
-                if messages.len() >= n {
-                    return messages;
-                }
-                arrival.await;
-            }
-        };
-        let result = tokio::time::timeout(timeout, all).await;
-        result.map_err(|_| WaitError {
-            expected: n,
-            arrived: self.state().messages.len(),
-            waited: timeout,
-            details: String::new(),
-        })
+        self.shared.arrivals.wait_for(n, timeout, String::new).await
     }
 
     /// Removes all messages, also those that [`next_message`](Self::next_message) has not returned.
     /// Failures stay.
     pub fn clear(&self) {
-        let mut state = self.state();
-        state.messages.clear();
-        state.returned = 0;
+        drop(self.shared.arrivals.take());
     }
 
     /// Keeps a message, unless it has to fail.
@@ -333,8 +301,10 @@ impl Recorder {
             return Err(submission.failed(error, false));
         }
         body.report_progress(bytes.len() as u64, true);
-        let mut state = self.state();
-        let reply = format!("250 2.0.0 Ok: queued as R{}", state.messages.len() + 1);
+        // Held until the message is kept: its number is used once.
+        let _state = self.state();
+        let number = self.shared.arrivals.len() + 1;
+        let reply = format!("250 2.0.0 Ok: queued as R{number}");
         let mut receipt = submission.accepted(&reply, bytes.len() as u64);
         for (index, reply) in &refused {
             let recipient = &mut receipt.recipients[*index];
@@ -349,12 +319,11 @@ impl Recorder {
             let error = Error::new(ErrorKind::Refused, Phase::Rcpt, message);
             return Err(error.with_reply(reply).with_receipt(receipt));
         }
-        state.messages.push(RecordedMessage {
+        self.shared.arrivals.push(RecordedMessage {
             envelope: Envelope::new(envelope.reverse_path().cloned(), accepted)?,
             delivery,
             bytes: bytes.into(),
         });
-        self.shared.arrived.notify_waiters();
         Ok(receipt)
     }
 
@@ -369,10 +338,9 @@ impl Recorder {
 
 impl fmt::Debug for Recorder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = self.state();
         f.debug_struct("Recorder")
-            .field("messages", &state.messages.len())
-            .field("failure", &state.failure)
+            .field("messages", &self.shared.arrivals.len())
+            .field("failure", &self.state().failure)
             .finish_non_exhaustive()
     }
 }

@@ -344,8 +344,7 @@ impl ServerSession {
             bare_line_ends: incoming.bare_line_ends,
             file: Arc::new(incoming.stored),
         };
-        self.server.log().messages.push(message);
-        self.server.arrived.notify_waiters();
+        self.server.arrivals.push(message);
         let moment = Moment::At(Step::Accepted);
         Ok(match self.message_fault(moment, &transaction).await? {
             Some(reply) => vec![reply.into()],
