@@ -271,7 +271,7 @@ mod step;
 #[cfg(test)]
 mod tests;
 mod transaction;
-mod transcript;
+pub(crate) mod transcript;
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -301,6 +301,7 @@ pub use settings::{Protocol, Settings, StartTls};
 pub use step::Step;
 pub use transaction::Transaction;
 pub use transcript::Transcript;
+use transcript::UNREAD;
 
 use data::OutgoingMessage;
 use error::Result;
@@ -695,6 +696,15 @@ impl Machine {
             if refusal.is_some() || begun.is_withdrawn {
                 self.conclude_unsent(refusal);
             }
+        }
+        // The two reasons are noted where they are found.
+        let is_noted = matches!(
+            error.reason(),
+            Reason::MalformedReply { .. } | Reason::ConnectionEnded { .. }
+        );
+        if !is_noted && self.is_unread() {
+            let note = format!("{UNREAD}{}", self.unread());
+            self.wire.transcript.note(&note);
         }
         let outcome_unknown = self.outcome_unknown();
         self.close();

@@ -6,9 +6,10 @@ use super::data::OutgoingMessage;
 use super::encode::Command;
 use super::error::Result;
 use super::queue::{Meaning, PendingReply};
-use super::reply::unfinished;
+use super::reply::{ReplyError, unfinished};
 use super::sasl::Login;
 use super::transaction::{FinalReplies, Framing, TransactionState};
+use super::transcript::NOT_A_REPLY;
 use super::{
     Capabilities, Event, Machine, Phase, Protocol, ProtocolError, Reason, Reply, StartTls, State,
     Stuffer, speaks_tls,
@@ -39,6 +40,7 @@ impl Machine {
             Ok(None) => Ok(false),
             Err(mut error) => {
                 error.redact(self.parser.begun(), &self.secrets);
+                self.note_malformed(&error);
                 let front = self.wire.queue.front();
                 let expected = front.filter(|_| self.wire.is_front_sent());
                 Err(self.failed(Reason::MalformedReply {
@@ -438,6 +440,21 @@ impl Machine {
     }
 
     // ---- Texts ----
+
+    /// Notes in the transcript what came in place of a reply, as far as the error has it.
+    fn note_malformed(&mut self, error: &ReplyError) {
+        let (ReplyError::NotAReply(line) | ReplyError::CodeChanged(_, line)) = error else {
+            return;
+        };
+        if let Some(mut begun) = self.parser.begun().cloned() {
+            begun.redact(&self.secrets);
+            for line in begun.lines() {
+                let note = format!("{NOT_A_REPLY}{}-{line}", begun.code());
+                self.wire.transcript.note(&note);
+            }
+        }
+        self.wire.transcript.note(&format!("{NOT_A_REPLY}{line}"));
+    }
 
     /// What came and is not a reply yet, as far as it is shown.
     pub(super) fn unread(&self) -> String {

@@ -3,6 +3,7 @@
 use super::error::Result;
 use super::queue::PendingReply;
 use super::transaction::{FinalReplies, TransactionState};
+use super::transcript::{CONNECTION_ENDED, UNFINISHED_REPLY};
 use super::{Event, Machine, Missing, Phase, ProtocolError, Reason, Reply, ReplyParser, State};
 
 impl Machine {
@@ -160,6 +161,11 @@ impl Machine {
             self.close();
             return Ok(());
         }
+        if is_partial {
+            let note = format!("{UNFINISHED_REPLY}{}", self.unread());
+            self.wire.transcript.note(&note);
+        }
+        self.wire.transcript.note(CONNECTION_ENDED);
         let error = self.failed(Reason::ConnectionEnded {
             before: self.missing(),
             secure: self.secure,

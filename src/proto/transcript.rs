@@ -17,6 +17,14 @@ const BLOCK: usize = 50;
 const LINE: usize = 400;
 const REPLY_LINES: usize = 60;
 
+/// Notes that `testing` reads to play a dialogue. The last three are followed by a text.
+pub(crate) const CONNECTION_ENDED: &str = "the connection ended";
+#[cfg(feature = "client")]
+pub(crate) const ANOTHER_CONNECTION: &str = "another connection";
+pub(crate) const NOT_A_REPLY: &str = "not a reply: ";
+pub(crate) const UNFINISHED_REPLY: &str = "an unfinished reply: ";
+pub(crate) const UNREAD: &str = "too early: ";
+
 /// The dialogue of a session, for a log or a support request. Secrets are redacted, the message is
 /// not included, and the middle of a long session is left out. `Display` writes one line for each
 /// line of the dialogue. A copy is cheap: it shares the lines, except for the last few.
@@ -98,8 +106,12 @@ impl Transcript {
     /// Appends the dialogue of another connection.
     #[cfg(feature = "client")]
     pub(crate) fn append(&mut self, later: &Transcript) {
+        if !self.is_empty() && !later.is_empty() {
+            let _ = writeln!(self.recent, "-- {ANOTHER_CONNECTION}");
+            self.end_line();
+        }
         for line in later.lines() {
-            self.recent.push_str(&line);
+            let _ = writeln!(self.recent, "{line}");
             self.end_line();
         }
     }
@@ -116,11 +128,12 @@ impl Transcript {
         }
         #[cfg(feature = "tracing")]
         tracing::debug!(target: "envoi::dialogue", "{}", &self.recent[start..]);
+        self.recent.push('\n');
         self.end_line();
     }
 
+    /// Counts a line that was added, with its line end.
     fn end_line(&mut self) {
-        self.recent.push('\n');
         self.recent_lines += 1;
         if self.recent_lines < BLOCK {
             return;

@@ -12,6 +12,8 @@ use tokio::net::TcpListener;
 use tokio::net::UnixListener;
 
 use super::arrivals::Arrivals;
+#[cfg(any(feature = "aws-lc-rs", feature = "ring"))]
+use super::certificate::LOCALHOST;
 use super::fault::{Fault, Faults};
 use super::listener::{BoundListener, accept};
 use super::session::auth;
@@ -99,9 +101,8 @@ impl Builder {
                 discard: false,
                 checks: Checks::default(),
                 port: 0,
-                // An IP address among these names becomes an IP address of the certificate.
                 #[cfg(any(feature = "aws-lc-rs", feature = "ring"))]
-                certificate_names: ["localhost", "127.0.0.1", "::1"].map(String::from).into(),
+                certificate_names: LOCALHOST.map(String::from).into(),
                 #[cfg(any(feature = "aws-lc-rs", feature = "ring"))]
                 certificate_valid_until: None,
             },
@@ -492,17 +493,15 @@ impl Builder {
 
     #[cfg(any(feature = "aws-lc-rs", feature = "ring"))]
     fn identity(&self) -> io::Result<Identity> {
-        Identity::new(&self.settings)
+        let names = self.settings.certificate_names.clone();
+        Identity::new(names, self.settings.certificate_valid_until)
     }
 
     #[cfg(not(any(feature = "aws-lc-rs", feature = "ring")))]
     fn identity(&self) -> io::Result<Identity> {
         match self.settings.security {
             Security::Plaintext => Ok(Identity::default()),
-            _ => Err(io::Error::new(
-                io::ErrorKind::Unsupported,
-                "a server with TLS needs envoi's feature `aws-lc-rs` or `ring`",
-            )),
+            _ => Identity::localhost(),
         }
     }
 

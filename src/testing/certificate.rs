@@ -14,14 +14,22 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 
 use super::Identity;
-use super::builder::Settings;
 use crate::tls;
 
 /// The end of the year 9999, after which a certificate cannot be valid (RFC 5280, 4.1.2.5).
 const LAST: Duration = Duration::from_secs(253_402_300_799);
 
+/// An IP address among these names becomes an IP address of the certificate.
+pub(super) const LOCALHOST: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
+
 impl Identity {
-    pub(super) fn new(settings: &Settings) -> io::Result<Self> {
+    /// Generates an identity for the names and addresses of the loopback interface.
+    pub(super) fn localhost() -> io::Result<Self> {
+        Identity::new(LOCALHOST.map(String::from).into(), None)
+    }
+
+    /// Generates an identity for these names and IP addresses.
+    pub(super) fn new(names: Vec<String>, valid_until: Option<SystemTime>) -> io::Result<Self> {
         let mut ca = CertificateParams::default();
         ca.distinguished_name = name("envoi testing CA");
         ca.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
@@ -29,12 +37,11 @@ impl Identity {
         let ca = CertifiedIssuer::self_signed(ca, KeyPair::generate().map_err(io::Error::other)?)
             .map_err(io::Error::other)?;
 
-        let names = settings.certificate_names.clone();
         let common_name = names.first().map(String::as_str).unwrap_or_default();
         let distinguished_name = name(common_name);
         let mut leaf = CertificateParams::new(names).map_err(io::Error::other)?;
         leaf.distinguished_name = distinguished_name;
-        if let Some(time) = settings.certificate_valid_until {
+        if let Some(time) = valid_until {
             let since = time.duration_since(SystemTime::UNIX_EPOCH);
             let since = since.map_err(io::Error::other)?.min(LAST);
             leaf.not_after = date_time_ymd(1970, 1, 1) + since;

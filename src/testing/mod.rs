@@ -42,6 +42,7 @@ mod body;
 mod builder;
 #[cfg(any(feature = "aws-lc-rs", feature = "ring"))]
 mod certificate;
+mod dialogue;
 mod fault;
 mod listener;
 #[cfg(feature = "testing-parse")]
@@ -51,6 +52,7 @@ mod recorder;
 mod session;
 #[cfg(all(test, any(feature = "aws-lc-rs", feature = "ring")))]
 mod tests;
+mod url;
 
 use std::fmt;
 use std::io;
@@ -58,20 +60,20 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 #[cfg(any(feature = "aws-lc-rs", feature = "ring"))]
 use tokio_rustls::rustls::ServerConfig;
 
-use crate::proto::Protocol;
 use arrivals::Arrivals;
-use builder::{Security, Settings};
+use builder::Settings;
 use fault::Faults;
+use url::Url;
 
 pub use assertions::WaitError;
 pub use builder::Builder;
+pub use dialogue::{Dialogue, DialogueError, ScriptedServer};
 pub use fault::{Fault, Step};
 #[cfg(feature = "testing-parse")]
 pub use parsed::{ParsedAttachment, ParsedMessage};
@@ -80,14 +82,6 @@ pub use recorder::{RecordedMessage, Recorder};
 
 /// The number of connections that the error of [`Server::wait_for`] lists.
 const SHOWN: usize = 10;
-
-/// The characters that are not escaped in the user, password or path of a URL.
-const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC
-    .remove(b'-')
-    .remove(b'.')
-    .remove(b'_')
-    .remove(b'~');
-const PATH: &AsciiSet = &UNRESERVED.remove(b'/');
 
 /// A mail server on the loopback interface or at a Unix socket. Dropping it ends the server and all
 /// its connections.
@@ -171,36 +165,17 @@ impl Server {
     /// exists for LMTP with TLS from the first byte; the URL is that of LMTP without it then.
     pub fn url(&self) -> String {
         let settings = &self.shared.settings;
-        let scheme = match (settings.protocol, settings.security) {
-            (Protocol::Lmtp, _) => "lmtp",
-            (Protocol::Smtp, Security::Implicit) => "smtps",
-            (Protocol::Smtp, _) => "smtp",
+        let login = settings.logins.first();
+        let url = Url {
+            protocol: settings.protocol,
+            security: settings.security,
+            login: login.map(|(user, password)| (user.as_str(), password.as_str())),
+            auth_in_clear: settings.auth_in_clear,
+            ca_file: &self.ca_file,
         };
-        let login = settings.logins.first().map(|(user, password)| {
-            let escape = |text| utf8_percent_encode(text, UNRESERVED);
-            format!("{}:{}@", escape(user), escape(password))
-        });
-        let trust = format!(
-            "trust={}",
-            utf8_percent_encode(&self.ca_file.to_string_lossy(), PATH)
-        );
-        let query =
-            if settings.security == Security::StartTls && settings.protocol == Protocol::Lmtp {
-                format!("tls=required&{trust}")
-            } else if settings.security != Security::Plaintext {
-                trust
-            } else if settings.auth_in_clear && login.is_some() {
-                "tls=none&auth-in-clear=yes".into()
-            } else {
-                "tls=none".into()
-            };
-        let login = login.unwrap_or_default();
         match &self.socket {
-            Some(path) => format!(
-                "lmtp+unix://{login}{}?{query}",
-                utf8_percent_encode(&path.to_string_lossy(), PATH)
-            ),
-            None => format!("{scheme}://{login}{}:{}?{query}", self.host(), self.port),
+            Some(path) => url.with_socket(path),
+            None => url.with_port(self.port),
         }
     }
 
@@ -350,7 +325,7 @@ impl Server {
     /// ```
     pub fn take_messages(&self) -> Vec<ReceivedMessage> {
         for session in &mut self.shared.log().sessions {
-            session.groups = Vec::new();
+            session.clear();
         }
         self.shared.arrivals.take()
     }
@@ -405,6 +380,16 @@ struct Log {
     sessions: Vec<Session>,
     /// The number of queue ids used, including those of messages that were refused.
     ids: u64,
+}
+
+#[cfg(not(any(feature = "aws-lc-rs", feature = "ring")))]
+impl Identity {
+    fn localhost() -> io::Result<Self> {
+        Err(io::Error::new(
+            io::ErrorKind::Unsupported,
+            "a server with TLS needs envoi's feature `aws-lc-rs` or `ring`",
+        ))
+    }
 }
 
 impl Shared {

@@ -1,12 +1,14 @@
 //! What a test can inspect: received messages and sessions.
 
 use std::io;
+use std::mem;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tempfile::TempDir;
 
 use super::assertions::{assert_addresses, assert_contains, assert_lines, assert_message};
+use super::dialogue::{ANY, Dialogue, Turn, general};
 
 /// A message that the server accepted.
 #[derive(Clone, Debug)]
@@ -36,6 +38,9 @@ pub struct ReceivedMessage {
     pub bare_line_ends: bool,
     pub(super) file: Arc<MessageFile>,
 }
+
+/// In [`Session::groups`]: a line that is too long, or contains bytes that are not allowed.
+pub(super) const UNREADABLE: &str = "<unreadable>";
 
 /// The file of a message, which is deleted when this is dropped.
 #[derive(Debug)]
@@ -157,7 +162,7 @@ impl ReceivedMessage {
 #[non_exhaustive]
 pub struct Session {
     /// The lines that the client sent, in groups. The lines of a group arrived without waiting for
-    /// a reply to one of them, as with pipelining (RFC 2920). `<secret>` replaces the data of AUTH.
+    /// a reply to one of them, as with pipelining (RFC 2920). `***` replaces the data of AUTH.
     ///
     /// The network may split a large group, which then counts as several.
     pub groups: Vec<Vec<String>>,
@@ -167,6 +172,8 @@ pub struct Session {
     pub is_open: bool,
     /// Why the connection ended, unless by QUIT or between two commands.
     pub failure: Option<String>,
+    /// What the server did before the first group, and after each group.
+    pub(super) answers: Vec<Vec<Turn>>,
 }
 
 impl Session {
@@ -174,6 +181,7 @@ impl Session {
     pub fn commands(&self) -> impl Iterator<Item = &str> {
         self.groups.iter().flatten().map(String::as_str)
     }
+
     /// Checks the lines that the client sent, in order.
     ///
     /// # Panics
@@ -197,5 +205,94 @@ impl Session {
         let expected: Vec<_> = expected.into_iter().collect();
         let actual: Vec<_> = self.commands().collect();
         assert_lines("the commands differ", &expected, &actual);
+    }
+
+    /// The session as a dialogue, which a [`ScriptedServer`](super::ScriptedServer) plays without
+    /// the settings of this server. `***` stands for the client's name, the sizes of messages, and
+    /// credentials; `MESSAGE` for each message. It begins at the last
+    /// [`Server::clear`](super::Server::clear), if that came after the start of the session.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use envoi::testing::{ScriptedServer, Server};
+    /// use envoi::{Client, mail_builder::MessageBuilder};
+    ///
+    /// let mail = || {
+    ///     MessageBuilder::new()
+    ///         .from("alice@example.org")
+    ///         .to(vec!["bob@example.com", "carol@example.com"])
+    ///         .text_body("Hello.")
+    /// };
+    /// let server = Server::builder()
+    ///     .refuse_recipient("bob@example.com", "550 5.1.1 No such user")
+    ///     .start()
+    ///     .await?;
+    /// Client::from_url(&server.url())?.send(mail()).await?;
+    /// let dialogue = server.connections()[0].dialogue();
+    /// assert!(dialogue.to_string().contains("\nS: 550 5.1.1 No such user\n"));
+    ///
+    /// let server = ScriptedServer::start(&dialogue).await?;
+    /// let receipt = Client::from_url(server.url())?.send(mail()).await?;
+    /// assert!(!receipt.recipients[0].outcome.is_accepted());
+    /// server.finish().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn dialogue(&self) -> Dialogue {
+        let mut turns = self.answers.first().cloned().unwrap_or_default();
+        let mut in_chunks = false;
+        for (i, group) in self.groups.iter().enumerate() {
+            let answers = self.answers.get(i + 1).map_or(&[][..], Vec::as_slice);
+            for command in group {
+                turns.push(match command.as_str() {
+                    // Of a message in chunks, each chunk has been added already.
+                    "." if mem::take(&mut in_chunks) => continue,
+                    "." => Turn::Message,
+                    UNREADABLE => Turn::Client(format!("{ANY}\r\n").into()),
+                    command => Turn::Client(format!("{}\r\n", general(command)).into()),
+                });
+                in_chunks = command.get(..5) == Some("BDAT ");
+                if in_chunks {
+                    turns.push(Turn::Message);
+                }
+            }
+            let part = answers.iter().find(|turn| matches!(turn, Turn::Body(_)));
+            match part.filter(|_| in_chunks) {
+                // The last chunk did not arrive whole.
+                Some(part) => {
+                    turns.pop();
+                    turns.push(part.clone());
+                    turns.extend(answers.iter().filter(|turn| *turn != part).cloned());
+                }
+                None => turns.extend(answers.iter().cloned()),
+            }
+        }
+        if !matches!(turns.last(), Some(Turn::Close | Turn::Reset)) {
+            turns.push(Turn::QuitOrClose);
+        }
+        Dialogue::from_turns(turns)
+    }
+
+    /// Adds a line of the client.
+    pub(super) fn record(&mut self, command: &str, is_new_group: bool) {
+        if is_new_group || self.groups.is_empty() {
+            self.answers.resize(self.groups.len() + 1, Vec::new());
+            self.groups.push(Vec::new());
+        }
+        if let Some(group) = self.groups.last_mut() {
+            group.push(command.to_string());
+        }
+    }
+
+    /// Adds what the server does after the last group.
+    pub(super) fn answer(&mut self, turn: Turn) {
+        self.answers.resize(self.groups.len() + 1, Vec::new());
+        self.answers[self.groups.len()].push(turn);
+    }
+
+    /// Removes all lines.
+    pub(super) fn clear(&mut self) {
+        (self.groups, self.answers) = (Vec::new(), Vec::new());
     }
 }

@@ -115,7 +115,7 @@ async fn message_is_captured_over_starttls_after_login() {
     assert_eq!(session.groups[0], ["EHLO me", "STARTTLS"]);
     assert_eq!(
         session.groups[1][..2],
-        ["EHLO client.example.org", "AUTH PLAIN <secret>"]
+        ["EHLO client.example.org", "AUTH PLAIN ***"]
     );
     assert!(session.commands().any(|command| command == "."));
     assert_eq!(session.failure, None);

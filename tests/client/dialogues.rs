@@ -1,5 +1,5 @@
 //! Plays the conversations of `tests/dialogues` through [`Connection`], over real sockets and with
-//! real TLS.
+//! real TLS; and then the transcript of each, which must have the same outcome.
 
 use std::io::{self, Cursor};
 use std::path::Path;
@@ -7,47 +7,107 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use envoi::proto::{ClientName, Content, Transaction};
-use envoi::testing::Server;
+use envoi::proto::{ClientName, Content, Transaction, Transcript};
+use envoi::testing::{Dialogue as Script, DialogueError, ScriptedServer};
 use envoi::tls::{Security, Trust};
 use envoi::{Connection, Endpoint, Envelope, Error, ErrorKind, Message, Outcome, Timeouts};
 use support::address;
 use support::dialogue::{Dialogue, Send, Tls, Turn, read_folder};
-use support::scripted_server::ScriptedServer;
 use tokio::io::{AsyncRead, AsyncReadExt as _, ReadBuf};
 
 #[tokio::test]
 async fn every_dialogue_gives_its_outcomes_through_a_connection() {
-    let server = Server::start().await.unwrap();
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/dialogues");
-    for (name, dialogue) in read_folder(&folder)
-        .into_iter()
-        .filter(|(_, dialogue)| !dialogue.is_for_machine_alone())
-    {
-        let script = ScriptedServer::start(dialogue.script.clone(), server.tls_config()).await;
-        let outcomes = play(&dialogue, script.port(), server.ca_pem()).await;
-        if let Err(error) = script.end().await {
-            panic!("{name}: {error}; the client says {outcomes:?}");
+    for (name, dialogue) in for_connections() {
+        let script = dialogue.text.parse().unwrap();
+        let (played, end) = play_with(&dialogue, &script).await;
+        if let Err(error) = end {
+            panic!("{name}: {error}; the client says {:?}", played.outcomes);
         }
-        for (send, (outcome, recipients)) in dialogue.sends.iter().zip(&outcomes) {
-            assert_eq!(outcome, &send.expect, "{name}");
-            if let Some(recipients) = recipients {
-                assert_recipients(&name, send, recipients);
-            }
+        assert_outcomes(&name, &dialogue, &played);
+    }
+}
+
+/// What the transcript of a session does not have: how many empty lines came; and in the others,
+/// that the last reply came before the command in front of it had been sent.
+const NOT_IN_TRANSCRIPTS: &[&str] = &[
+    "too-many-empty-lines",
+    "unexpected-challenge",
+    "unexpected-go-ahead-lmtp",
+    "unexpected-go-ahead",
+    "unexpected-reply-to-chunk",
+    "unexpected-reply-to-ehlo",
+    "unexpected-reply-to-starttls",
+];
+
+#[tokio::test]
+async fn the_transcript_of_every_dialogue_gives_its_outcomes_again() {
+    let mut failures = Vec::new();
+    for (name, mut dialogue) in for_connections() {
+        let script = dialogue.text.parse().unwrap();
+        let (first, _) = play_with(&dialogue, &script).await;
+        let script = Script::from_transcript(&first.transcript).unwrap();
+        // What is written must be read again.
+        let script: Script = script.to_string().parse().unwrap();
+        // The number of round trips depends on how the replies are grouped.
+        dialogue.round_trips = None;
+        let (again, end) = play_with(&dialogue, &script).await;
+        if end.is_err() || again.outcomes != first.outcomes {
+            failures.push(format!(
+                "{name}: {end:?}\n{:?}\n{:?}\n{}\n{script}",
+                first.outcomes, again.outcomes, first.transcript
+            ));
         }
     }
+    let names = failures
+        .iter()
+        .filter_map(|failure| failure.split(':').next());
+    assert_eq!(
+        names.collect::<Vec<_>>(),
+        NOT_IN_TRANSCRIPTS,
+        "{}",
+        failures.join("\n")
+    );
+}
+
+fn for_connections() -> impl Iterator<Item = (String, Dialogue)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/dialogues");
+    read_folder(&folder)
+        .into_iter()
+        .filter(|(_, dialogue)| !dialogue.is_for_machine_alone())
+}
+
+async fn play_with(dialogue: &Dialogue, script: &Script) -> (Played, Result<(), DialogueError>) {
+    let server = ScriptedServer::start(script).await.unwrap();
+    let played = play(dialogue, server.port(), server.ca_pem()).await;
+    (played, server.finish().await)
+}
+
+fn assert_outcomes(name: &str, dialogue: &Dialogue, played: &Played) {
+    for (send, (outcome, recipients)) in dialogue.sends.iter().zip(&played.outcomes) {
+        assert_eq!(outcome, &send.expect, "{name}");
+        if let Some(recipients) = recipients {
+            assert_recipients(name, send, recipients);
+        }
+    }
+}
+
+#[derive(Default)]
+struct Played {
+    outcomes: Outcomes,
+    transcript: Transcript,
 }
 
 /// What became of the messages, as `expect:` has it, and of their recipients.
 type Outcomes = Vec<(String, Option<Vec<Outcome>>)>;
 
-async fn play(dialogue: &Dialogue, port: u16, ca_pem: &str) -> Outcomes {
-    let mut outcomes = Vec::new();
-    if let Err(outcome) = converse(dialogue, port, ca_pem, &mut outcomes).await {
-        outcomes.push((outcome, None));
+async fn play(dialogue: &Dialogue, port: u16, ca_pem: &str) -> Played {
+    let mut played = Played::default();
+    if let Err(outcome) = converse(dialogue, port, ca_pem, &mut played).await {
+        played.outcomes.push((outcome, None));
     }
-    outcomes.resize(dialogue.sends.len(), ("nothing".into(), None));
-    outcomes
+    let nothing = ("nothing".into(), None);
+    played.outcomes.resize(dialogue.sends.len(), nothing);
+    played
 }
 
 /// The whole conversation; an error is the outcome of a session that came to no message, or to no
@@ -56,7 +116,7 @@ async fn converse(
     dialogue: &Dialogue,
     port: u16,
     ca_pem: &str,
-    outcomes: &mut Outcomes,
+    played: &mut Played,
 ) -> Result<(), String> {
     let endpoint = if dialogue.is_lmtp {
         Endpoint::lmtp("localhost")
@@ -83,14 +143,18 @@ async fn converse(
     if dialogue.sends.iter().any(|send| send.await_sender) {
         endpoint = endpoint.check_after_idle(std::time::Duration::ZERO);
     }
-    let mut connection = Connection::connect(&endpoint)
-        .await
-        .map_err(|error| failure(&error))?;
+    let mut connection = Connection::connect(&endpoint).await.map_err(|error| {
+        if let Some(receipt) = error.receipt() {
+            played.transcript = receipt.transcript.clone();
+        }
+        failure(&error)
+    })?;
     if let Some(auth) = &dialogue.auth {
         let credentials = auth.credentials();
         let mechanism = Some(auth.mechanism.parse().unwrap());
         if let Err(error) = connection.login(mechanism, &credentials).await {
             let outcome = refusal(&error);
+            played.transcript = connection.transcript().clone();
             connection.quit().await;
             return Err(outcome);
         }
@@ -100,7 +164,7 @@ async fn converse(
             let outcome = step_by_step(&mut connection, send)
                 .await
                 .unwrap_or_else(|error| refusal(&error));
-            outcomes.push((outcome, None));
+            played.outcomes.push((outcome, None));
             continue;
         }
         let never_ends = dialogue
@@ -122,7 +186,7 @@ async fn converse(
                 .map(|r| r.outcome.clone())
                 .collect()
         });
-        outcomes.push((outcome, recipients));
+        played.outcomes.push((outcome, recipients));
         if result.is_err_and(|error| {
             error.kind() == ErrorKind::Protocol || error.kind() == ErrorKind::Closed
         }) {
@@ -134,10 +198,12 @@ async fn converse(
         assert_eq!(
             connection.round_trips() + 1,
             round_trips,
-            "{outcomes:?}\n{}",
+            "{:?}\n{}",
+            played.outcomes,
             connection.transcript()
         );
     }
+    played.transcript = connection.transcript().clone();
     connection.quit().await;
     Ok(())
 }

@@ -307,8 +307,8 @@ async fn without_tls_mechanisms_that_reveal_the_password_come_last() {
     assert_eq!(
         tried,
         [
-            "AUTH SCRAM-SHA-256 <secret>",
-            "AUTH SCRAM-SHA-1 <secret>",
+            "AUTH SCRAM-SHA-256 ***",
+            "AUTH SCRAM-SHA-1 ***",
             "AUTH CRAM-MD5"
         ]
     );
@@ -619,9 +619,9 @@ async fn mechanisms_excluded_by_a_broken_exchange_stay_excluded() {
     assert_eq!(
         tried,
         [
-            "AUTH SCRAM-SHA-256 <secret>",
+            "AUTH SCRAM-SHA-256 ***",
             "AUTH CRAM-MD5",
-            "AUTH SCRAM-SHA-1 <secret>"
+            "AUTH SCRAM-SHA-1 ***"
         ]
     );
 }

@@ -1,15 +1,15 @@
-//! The stage itself: every dialogue on real connections, with a client that knows its lines, and
-//! with bad ones.
+//! The server that plays dialogues: every dialogue on real connections, with clients that keep to
+//! it, and with clients that deviate; and dialogues from transcripts and recorded sessions.
 
 use std::path::Path;
 use std::sync::Arc;
 
-use envoi::testing::Server;
-use support::dialogue::{Tls, Turn, parse, read_folder};
-use support::scripted_server::ScriptedServer;
+use envoi::testing::{Dialogue, ScriptedServer};
+use support::dialogue::{Tls, Turn, read_folder};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::crypto::aws_lc_rs;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
@@ -17,12 +17,12 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 trait Stream: AsyncRead + AsyncWrite + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Unpin> Stream for S {}
 
-fn connector(server: &Server) -> TlsConnector {
+fn connector(server: &ScriptedServer) -> TlsConnector {
     let mut roots = RootCertStore::empty();
     roots
         .add(CertificateDer::from_pem_slice(server.ca_pem().as_bytes()).unwrap())
         .unwrap();
-    let config = ClientConfig::builder_with_provider(server.tls_config().crypto_provider().clone())
+    let config = ClientConfig::builder_with_provider(aws_lc_rs::default_provider().into())
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_root_certificates(roots)
@@ -48,6 +48,7 @@ async fn perform(script: &[Turn], port: u16, tls: &TlsConnector) {
             }
             Turn::Close => assert_eq!(stream.read(&mut [0]).await.unwrap(), 0),
             Turn::WaitClose => return,
+            _ => panic!("{turn:?} says too little for this client"),
         }
         stream.flush().await.unwrap();
     }
@@ -55,8 +56,6 @@ async fn perform(script: &[Turn], port: u16, tls: &TlsConnector) {
 
 #[tokio::test]
 async fn the_scripted_server_plays_every_dialogue() {
-    let server = Server::start().await.unwrap();
-    let tls = connector(&server);
     for (name, dialogue) in
         read_folder(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/dialogues"))
     {
@@ -65,57 +64,132 @@ async fn the_scripted_server_plays_every_dialogue() {
             dialogue.script[0] == Turn::Tls,
             "{name}"
         );
-        let script = ScriptedServer::start(dialogue.script.clone(), server.tls_config()).await;
-        perform(&dialogue.script, script.port(), &tls).await;
-        script
-            .end()
-            .await
-            .unwrap_or_else(|error| panic!("{name}: {error}"));
+        let script: Dialogue = dialogue.text.parse().unwrap();
+        // The file that is written is played, too.
+        let again: Dialogue = script.to_string().parse().unwrap();
+        for script in [script, again] {
+            let server = ScriptedServer::start(&script).await.unwrap();
+            perform(&dialogue.script, server.port(), &connector(&server)).await;
+            server
+                .finish()
+                .await
+                .unwrap_or_else(|error| panic!("{name}: {error}"));
+        }
     }
+}
+
+/// Plays a script to a client that sends this and closes its side. Returns what the server says of
+/// it.
+async fn said_of(script: &str, sent: &[u8]) -> Result<(), String> {
+    let script: Dialogue = script.parse().unwrap();
+    let server = ScriptedServer::start(&script).await.unwrap();
+    let mut stream = TcpStream::connect((server.host(), server.port()))
+        .await
+        .unwrap();
+    stream.write_all(sent).await.unwrap();
+    stream.shutdown().await.unwrap();
+    server.finish().await.map_err(|error| error.to_string())
 }
 
 #[tokio::test]
 async fn the_scripted_server_reports_a_client_that_deviates() {
-    let server = Server::start().await.unwrap();
-    let head = "send: from a@b to c@d\nexpect: sent 250\n\n";
-    for (lines, said, error) in [
+    for (script, sent, error) in [
         (
             "C: NOOP",
             "NO",
-            "turn 0: expected \"NOOP\\r\\n\", but the client said \"NO\" and closed",
+            "line 1: expected \"NOOP\\r\\n\", but the client sent \"NO\" and closed",
         ),
         (
             "C: NOOP",
             "NO\r\nP",
-            "turn 0: expected \"NOOP\\r\\n\", but the client said \"NO\\r\\nP\"",
+            "line 1: expected \"NOOP\\r\\n\", but the client sent \"NO\\r\\nP\"",
         ),
         (
             "C: NOOP",
             "NOOP\r\nQUIT\r\n",
-            "at the end: the client said \"QUIT\\r\\n\" instead of closing",
+            "at the end: the client sent \"QUIT\\r\\n\" instead of closing",
+        ),
+        (
+            "# The second line of a group.\nC: A\nC: B\nS: 250 Ok",
+            "A\r\nC\r\n",
+            "line 3: expected \"B\\r\\n\", but the client sent \"C\\r\\n\"",
         ),
         (
             "C: A\nS: 250 Ok",
             "A\r\nB\r\n",
-            "turn 1: more was said before the server's \"250 Ok\\r\\n\"",
+            "line 2: before the server's \"250 Ok\\r\\n\", the client sent \"B\\r\\n\"",
         ),
-        ("BODY 10", "123456789", "turn 0: in the message: early eof"),
+        (
+            "BODY 10",
+            "123456789",
+            "line 1: the client closed after 9 of 10 bytes of the message",
+        ),
         (
             "WAIT-CLOSE",
             "x",
-            "turn 0: the client said \"x\" instead of closing",
+            "line 1: the client sent \"x\" instead of closing",
+        ),
+        (
+            "QUIT-OR-CLOSE",
+            "NOOP\r\n",
+            "line 1: the client sent \"NOOP\\r\\n\" instead of QUIT or the end of \
+             the connection",
+        ),
+        (
+            "C: AUTH PLAIN ***",
+            "AUTH LOGIN YQ==\r\n",
+            "line 1: expected \"AUTH PLAIN ***\\r\\n\", but the client sent \
+             \"AUTH LOGIN YQ==\\r\\n\"",
+        ),
+        (
+            "C: MAIL FROM:<a@b> SIZE=*** BODY=8BITMIME",
+            "MAIL FROM:<a@b> SIZE=10\r\n",
+            "line 1: expected \"MAIL FROM:<a@b> SIZE=*** BODY=8BITMIME\\r\\n\", but the \
+             client sent \"MAIL FROM:<a@b> SIZE=10\\r\\n\"",
+        ),
+        (
+            "C: DATA\nMESSAGE",
+            "DATA\r\n..\r\n.\n\r\n",
+            "line 2: the client closed before the final dot",
+        ),
+        (
+            "C: BDAT *** LAST\nMESSAGE",
+            "BDAT 4 LAST\r\n123",
+            "line 2: the client closed after 3 of 4 bytes of the message",
+        ),
+        (
+            "MESSAGE",
+            "x",
+            "line 1: neither DATA nor BDAT is before the message",
         ),
     ] {
-        let script = ScriptedServer::start(
-            parse(&format!("{head}{lines}\n")).unwrap().script,
-            server.tls_config(),
-        )
-        .await;
-        let mut stream = TcpStream::connect(("127.0.0.1", script.port()))
-            .await
-            .unwrap();
-        stream.write_all(said.as_bytes()).await.unwrap();
-        stream.shutdown().await.unwrap();
-        assert_eq!(script.end().await.unwrap_err(), error, "{lines}");
+        assert_eq!(
+            said_of(script, sent.as_bytes()).await.unwrap_err(),
+            error,
+            "{script}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn the_scripted_server_takes_any_text_and_any_message() {
+    for (script, sent) in [
+        ("C: *** ***", "AUTH PLAIN x\r\n"),
+        ("C: ***", "\r\n"),
+        ("C: MAIL FROM:<***> SIZE=***", "MAIL FROM:<a@b> SIZE=12\r\n"),
+        ("C: DATA\nMESSAGE\nC: QUIT", "DATA\r\n.\r\nQUIT\r\n"),
+        (
+            "C: DATA\nMESSAGE\nC: QUIT",
+            "DATA\r\n..a\r\n..\r\n.\r\nQUIT\r\n",
+        ),
+        (
+            "C: BDAT ***\nMESSAGE\nC: BDAT *** LAST\nMESSAGE\nC: QUIT",
+            "BDAT 9\r\nQUIT\r\n.\r\nBDAT 0 LAST\r\nQUIT\r\n",
+        ),
+        ("BODY 1\nQUIT-OR-CLOSE", "the rest may follow"),
+        ("QUIT-OR-CLOSE", "QUIT\r\n"),
+        ("QUIT-OR-CLOSE", ""),
+    ] {
+        assert_eq!(said_of(script, sent.as_bytes()).await, Ok(()), "{script}");
     }
 }

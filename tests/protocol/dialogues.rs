@@ -170,6 +170,9 @@ impl<'a> Player<'a> {
                         "{name}, turn {i}"
                     );
                 }
+                Turn::Message | Turn::Reset | Turn::QuitOrClose | Turn::Connect => {
+                    panic!("{name}, turn {i}: {turn:?} says too little for this test")
+                }
             }
         }
         self.run(false, 0);

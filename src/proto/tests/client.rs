@@ -33,8 +33,8 @@ fn a_second_session_keeps_the_transcript_of_the_first() {
     assert_eq!(later.round_trips(), 3);
     assert_eq!(
         later.transcript().to_string(),
-        "S: 220 first\nC: EHLO me\n-- TLS failed\nS: 220 second\nC: EHLO me\nS: 250 \
-            mail.example.org\n"
+        "S: 220 first\nC: EHLO me\n-- TLS failed\n-- another connection\nS: 220 second\n\
+         C: EHLO me\nS: 250 mail.example.org\n"
     );
 }
 

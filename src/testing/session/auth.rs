@@ -272,7 +272,7 @@ impl ServerSession {
             )
             .into());
         };
-        self.record("<secret>");
+        self.record("***");
         match response {
             Ok(response) if response == "*" => {
                 Err(Failure::Reply("501 5.7.0 Authentication aborted"))

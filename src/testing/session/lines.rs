@@ -6,6 +6,7 @@ use memchr::memchr;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{BLOCK, ServerSession};
+use crate::testing::dialogue::Turn;
 
 /// The maximum length of a line: what RFC 4954, 4 requires of a server with AUTH, far above RFC
 /// 5321, 4.5.3.1.4.
@@ -54,6 +55,7 @@ impl ServerSession {
     pub(super) async fn flush(&mut self) -> io::Result<()> {
         if !self.output.is_empty() {
             self.is_new_group = true;
+            self.record_turn(Turn::Server(self.output.clone()));
             self.stream.write_all(&self.output).await?;
             self.stream.flush().await?;
             self.output.clear();

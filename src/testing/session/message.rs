@@ -10,7 +10,7 @@ use tokio::fs::File;
 use tokio::io::AsyncWriteExt;
 
 use super::transaction::Transaction;
-use super::{BLOCK, ServerSession};
+use super::{BLOCK, PART, ServerSession};
 use crate::testing::body::Decoder;
 use crate::testing::builder::Checks;
 use crate::testing::fault::{Moment, Step};
@@ -157,6 +157,7 @@ impl ServerSession {
             incoming.size += (block.len() - before) as u64;
             let moment = Moment::Body(size_before, incoming.size);
             if let Some(reply) = self.message_fault(moment, &transaction).await? {
+                self.record_turn(PART);
                 if reply.starts_with("421") {
                     return Ok(vec![reply.into()]);
                 }

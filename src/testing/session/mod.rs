@@ -13,9 +13,12 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
 
+use super::builder::Security;
+use super::dialogue::Turn;
 use super::fault::{Action, Moment, Step};
 use super::listener::Peer;
-use super::{Security, Session, Shared};
+use super::record::UNREADABLE;
+use super::{Session, Shared};
 #[cfg(feature = "sasl")]
 use crate::proto::ChannelBinding;
 use crate::proto::Protocol;
@@ -24,6 +27,10 @@ use transaction::Transaction;
 
 /// How many bytes are read from the socket, or written to a file, at once.
 const BLOCK: usize = 256 * 1024;
+
+/// The beginning of a message, in a recorded session: how much more of it is sent is a matter of
+/// time.
+const PART: Turn = Turn::Body(1);
 
 struct ServerSession {
     server: Arc<Shared>,
@@ -101,7 +108,7 @@ impl ServerSession {
             let line = match line {
                 Ok(line) => line,
                 Err(reply) => {
-                    self.record("<unreadable>");
+                    self.record(UNREADABLE);
                     self.reply(reply);
                     continue;
                 }
@@ -109,7 +116,7 @@ impl ServerSession {
             let (verb, argument) = line.split_once(' ').unwrap_or((&line, ""));
             let verb = verb.to_ascii_uppercase();
             let shown = match argument.split_once(' ') {
-                Some((mechanism, _)) if verb == "AUTH" => format!("AUTH {mechanism} <secret>"),
+                Some((mechanism, _)) if verb == "AUTH" => format!("AUTH {mechanism} ***"),
                 _ => line.clone(),
             };
             self.record(&shown);
@@ -189,7 +196,12 @@ impl ServerSession {
     }
 
     async fn close(mut self) -> io::Result<()> {
+        // Without a last reply, it is the client that closed.
+        let is_first_to_close = !self.output.is_empty();
         self.flush().await?;
+        if is_first_to_close {
+            self.record_turn(Turn::Close);
+        }
         // Not an error if the client has already closed the connection.
         let _ = self.stream.shutdown().await;
         Ok(())
@@ -214,7 +226,11 @@ impl ServerSession {
             .protocol_version()
             .and_then(|version| version.as_str());
         let version = version.map(|name| name.replace("TLSv1_", "TLSv1."));
-        self.server.log().sessions[self.number].tls = version.clone();
+        {
+            let session = &mut self.server.log().sessions[self.number];
+            session.tls = version.clone();
+            session.answer(Turn::Tls);
+        }
         #[cfg(feature = "sasl")]
         let channel_bindings =
             scram::channel_bindings(self.server.identity.end_point.clone(), tls.get_ref().1)?;
@@ -358,6 +374,10 @@ impl ServerSession {
                 return Ok(Some(reply));
             }
             self.flush().await?;
+            let ends = !matches!(action, Action::Delay(_));
+            if ends && matches!(moment, Moment::Body(..)) {
+                self.record_turn(PART);
+            }
             let what = match action {
                 Action::Reply(_) => continue,
                 Action::Delay(delay) => {
@@ -365,6 +385,7 @@ impl ServerSession {
                     continue;
                 }
                 Action::Close => {
+                    self.record_turn(Turn::Close);
                     // Not an error if the client has already closed the connection. Unread input
                     // would make the system reset the connection instead.
                     let _ = self.stream.shutdown().await;
@@ -372,6 +393,7 @@ impl ServerSession {
                     "closed the connection"
                 }
                 Action::Reset => {
+                    self.record_turn(Turn::Reset);
                     self.stream.reset_on_close();
                     "reset the connection"
                 }
@@ -398,13 +420,12 @@ impl ServerSession {
     }
 
     fn record(&mut self, command: &str) {
-        let groups = &mut self.server.log().sessions[self.number].groups;
-        if std::mem::take(&mut self.is_new_group) || groups.is_empty() {
-            groups.push(Vec::new());
-        }
-        if let Some(group) = groups.last_mut() {
-            group.push(command.to_string());
-        }
+        let is_new_group = std::mem::take(&mut self.is_new_group);
+        self.server.log().sessions[self.number].record(command, is_new_group);
+    }
+
+    fn record_turn(&self, turn: Turn) {
+        self.server.log().sessions[self.number].answer(turn);
     }
 }
 

@@ -139,6 +139,9 @@ pub fn machine(dialogue: &Dialogue) -> Vec<Vec<u8>> {
             Turn::Tls => script.extend_from_slice(b"^u"),
             Turn::Close => script.extend_from_slice(b"^e"),
             Turn::WaitClose => script.extend_from_slice(b"^w"),
+            Turn::Message | Turn::Reset | Turn::QuitOrClose | Turn::Connect => {
+                unreachable!("the test of the machine refuses {turn:?}")
+            }
         }
     }
     vec![script]

@@ -117,7 +117,7 @@ fn a_failure_names_the_awaited_reply() {
         lost(&mut client),
         "the connection ended before the server confirmed the message"
     );
-    assert_eq!(said(&client), "C: .");
+    assert_eq!(said(&client), "-- the connection ended");
 }
 
 /// The driver's own reason has the phase, too.

@@ -1,5 +1,9 @@
 //! Reads the dialogues of `tests/dialogues`; their README has the format.
 
+// The parser of scripts is that of `envoi::testing`, which is not in each build of the tests.
+#[path = "../../../src/testing/dialogue/script.rs"]
+pub mod script;
+
 use std::fs;
 use std::path::Path;
 
@@ -8,6 +12,9 @@ use std::time::{Duration, SystemTime};
 use envoi::delivery::{DeliverBy, EnvelopeId, FutureRelease, OriginalRecipient};
 use envoi::proto::Content;
 use envoi::{Address, Credentials, DeliveryOptions};
+use script::unescape;
+
+pub use script::Turn;
 
 /// One conversation: what the client is asked to do, what must come of it, and what goes over the
 /// wire.
@@ -31,7 +38,10 @@ pub struct Dialogue {
     pub steps: bool,
     pub round_trips: Option<u32>,
     pub sends: Vec<Send>,
+    /// What each side does until it is the other's turn.
     pub script: Vec<Turn>,
+    /// The whole file.
+    pub text: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -102,17 +112,6 @@ pub struct Send {
     pub expect: String,
 }
 
-/// What one side does until it is the other's turn.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Turn {
-    Server(Vec<u8>),
-    Client(Vec<u8>),
-    Body(usize),
-    Tls,
-    Close,
-    WaitClose,
-}
-
 /// The `.txt` files of a folder with their names, in order.
 ///
 /// # Panics
@@ -160,35 +159,24 @@ pub fn parse(text: &str) -> Result<Dialogue, String> {
         round_trips: None,
         sends: Vec::new(),
         script: Vec::new(),
+        text: text.to_owned(),
     };
     let mut lines = text.lines().enumerate().map(|(i, line)| (i + 1, line));
-    let mut in_script = false;
-    while let Some((number, line)) = lines.next() {
+    for (number, line) in lines.by_ref() {
         if line.starts_with('#') {
             continue;
         }
-        let result = if line.trim().is_empty() {
-            in_script |= !dialogue.sends.is_empty();
-            Ok(())
-        } else if !in_script {
-            setting(&mut dialogue, line)
-        } else if line == "C<<" {
-            let mut body = Vec::new();
-            loop {
-                let Some((_, line)) = lines.next() else {
-                    break Err("no `.` ends it".into());
-                };
-                body.extend_from_slice(line.as_bytes());
-                body.extend_from_slice(b"\r\n");
-                if line == "." {
-                    push(&mut dialogue.script, Turn::Client(body));
-                    break Ok(());
-                }
+        if line.trim().is_empty() {
+            if dialogue.sends.is_empty() {
+                continue;
             }
-        } else {
-            turn(line).map(|turn| push(&mut dialogue.script, turn))
-        };
-        result.map_err(|error: String| format!("{number}: {error}: {line}"))?;
+            break;
+        }
+        setting(&mut dialogue, line).map_err(|error| format!("{number}: {error}: {line}"))?;
+    }
+    let script = script::parse(lines).map_err(|(number, error)| format!("{number}: {error}"))?;
+    for line in script {
+        push(&mut dialogue.script, line.turn);
     }
     for send in &dialogue.sends {
         if send.expect.is_empty() {
@@ -338,22 +326,6 @@ fn wish(
         .ok_or_else(|| "no such setting".into())
 }
 
-fn turn(line: &str) -> Result<Turn, String> {
-    // A line without text may have lost its last blank.
-    let (word, text) = line.split_once(' ').unwrap_or((line, ""));
-    Ok(match word {
-        "S:" => Turn::Server(format!("{text}\r\n").into_bytes()),
-        "S*" => Turn::Server(unescape(text)?),
-        "C:" => Turn::Client(format!("{text}\r\n").into_bytes()),
-        "C*" => Turn::Client(unescape(text)?),
-        "BODY" => Turn::Body(text.parse().map_err(|_| "not a number")?),
-        "TLS" if text.is_empty() => Turn::Tls,
-        "CLOSE" if text.is_empty() => Turn::Close,
-        "WAIT-CLOSE" if text.is_empty() => Turn::WaitClose,
-        _ => return Err("not a line of a script".into()),
-    })
-}
-
 /// Adds to the group of the same side, if it is still that side's turn.
 fn push(script: &mut Vec<Turn>, turn: Turn) {
     match (script.last_mut(), turn) {
@@ -361,30 +333,4 @@ fn push(script: &mut Vec<Turn>, turn: Turn) {
         (Some(Turn::Client(group)), Turn::Client(more)) => group.extend(more),
         (_, turn) => script.push(turn),
     }
-}
-
-fn unescape(text: &str) -> Result<Vec<u8>, String> {
-    let mut bytes = Vec::new();
-    let mut rest = text;
-    while let Some((before, after)) = rest.split_once('\\') {
-        bytes.extend_from_slice(before.as_bytes());
-        let escape = after.chars().next().ok_or("a lone backslash at the end")?;
-        let mut length = escape.len_utf8();
-        bytes.push(match escape {
-            'r' => b'\r',
-            'n' => b'\n',
-            't' => b'\t',
-            '0' => b'\0',
-            '\\' => b'\\',
-            'x' => {
-                let digits = after.get(1..3).ok_or("\\x without two digits")?;
-                length = 3;
-                u8::from_str_radix(digits, 16).map_err(|_| "\\x without two digits")?
-            }
-            other => return Err(format!("no such escape: \\{other}")),
-        });
-        rest = &after[length..];
-    }
-    bytes.extend_from_slice(rest.as_bytes());
-    Ok(bytes)
 }

@@ -13,8 +13,6 @@ pub mod log;
 pub mod program;
 #[cfg(feature = "io")]
 pub mod rss;
-#[cfg(feature = "io")]
-pub mod scripted_server;
 pub mod session;
 
 use envoi::Address;
