@@ -69,6 +69,7 @@
 //! | [`Client`], [`Endpoint`], [`Settings`], [`Timeouts`] | the server and its settings |
 //! | [`Connection`] | a session and its single steps |
 //! | [`message`] | messages and how they are streamed |
+//! | [`PreparedMessage`] | a message as it leaves: to look at, to keep, to send several times |
 //! | [`Address`], [`mailbox`] | addresses; mailboxes with names, and lists of them |
 //! | [`delivery`] | ESMTP parameters: DSN, DELIVERBY, FUTURERELEASE, MT-PRIORITY, REQUIRETLS |
 //! | [`Receipt`], [`Outcome`], [`Error`] | results |
