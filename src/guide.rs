@@ -15,6 +15,8 @@ pub mod interruptions {}
 pub mod migration {}
 #[doc = include_str!("../docs/observability.md")]
 pub mod observability {}
+#[doc = include_str!("../docs/outbox.md")]
+pub mod outbox {}
 #[doc = include_str!("../docs/protocol.md")]
 pub mod protocol {}
 #[doc = include_str!("../docs/settings.md")]

@@ -1,0 +1,182 @@
+//! SQLite: a file, for workers on one machine.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
+use std::time::Duration;
+
+use apalis_core::task::Task;
+use apalis_core::worker::context::WorkerContext;
+use apalis_sqlite::{Config, SqliteStorage, queries};
+use rustix::fs::{FlockOperation, flock};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{ConnectOptions, Connection, Executor, Row, Sqlite, SqliteConnection};
+
+use super::sql::{Engine, failure};
+use super::{QUEUE, Result, StoreError, VERSION};
+
+/// The time to wait for the transactions of other processes.
+const BUSY: Duration = Duration::from_secs(30);
+
+const SCHEMA: &str = "
+    CREATE TABLE IF NOT EXISTS outbox_version (version BIGINT NOT NULL);
+    CREATE TABLE IF NOT EXISTS outbox_jobs (
+        id TEXT PRIMARY KEY, revision BIGINT NOT NULL, state TEXT NOT NULL, owner TEXT NOT NULL,
+        lease BIGINT NOT NULL, due BIGINT NOT NULL, scheduled BIGINT NOT NULL,
+        since BIGINT NOT NULL, ended BIGINT NOT NULL, document TEXT NOT NULL
+    ) WITHOUT ROWID;
+    CREATE INDEX IF NOT EXISTS outbox_jobs_by_state ON outbox_jobs (state, id);
+    CREATE INDEX IF NOT EXISTS outbox_jobs_since ON outbox_jobs (since) WHERE state = 'waiting';
+    CREATE TABLE IF NOT EXISTS outbox_pieces (
+        job TEXT NOT NULL, number BIGINT NOT NULL, added BIGINT NOT NULL, bytes BLOB NOT NULL,
+        PRIMARY KEY (job, number)
+    );
+    CREATE TABLE IF NOT EXISTS outbox_keys (
+        text TEXT PRIMARY KEY, job TEXT NOT NULL, digest TEXT NOT NULL,
+        expires BIGINT NOT NULL DEFAULT 0
+    ) WITHOUT ROWID;
+";
+
+impl Engine for Sqlite {
+    const BEGIN: &'static str = "BEGIN IMMEDIATE";
+    const NOW: &'static str = "SELECT CAST(unixepoch('subsec') * 1000 AS INTEGER)";
+    const REGISTER: &'static str = "INSERT INTO Workers (id, worker_type, storage_name, last_seen) \
+        VALUES ($1, 'outbox', 'outbox', $2) \
+        ON CONFLICT (id) DO UPDATE SET last_seen = excluded.last_seen";
+    const FORGET_WORKERS: &'static str = "DELETE FROM Workers WHERE worker_type = 'outbox' \
+        AND last_seen < $1 AND id NOT IN (SELECT lock_by FROM Jobs WHERE lock_by IS NOT NULL)";
+    const FORGET_TASK: &'static str = "DELETE FROM Jobs WHERE id = $1";
+
+    async fn open(url: &str) -> Result<SqliteConnection> {
+        let path = url.trim_start_matches("sqlite:");
+        let path = Path::new(path.strip_prefix("//").unwrap_or(path));
+        if path.as_os_str().is_empty() {
+            let message = "the URL of the store names no file: give sqlite:FILE";
+            return Err(StoreError::Config(message.to_owned()));
+        }
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .busy_timeout(BUSY)
+            .disable_statement_logging();
+        let is_new = !path.exists();
+        if is_new {
+            create(path).map_err(|error| unusable(path, &error))?;
+        }
+        let failed = |error: sqlx::Error| failure::<Sqlite>(&error);
+        // The journal mode and the tables are made by one process at a time.
+        let lock = lock(path).map_err(|error| unusable(path, &error))?;
+        let mut connection = options.connect().await.map_err(failed)?;
+        if version(&mut connection).await? != Some(VERSION) {
+            migrate(&mut connection, options).await?;
+        }
+        drop(lock);
+        Ok(connection)
+    }
+
+    async fn push(connection: &mut SqliteConnection, tasks: Vec<Task<Vec<u8>>>) -> Result<()> {
+        queries::push_tasks(connection, QUEUE, &tasks)
+            .await
+            .map_err(engine)
+    }
+
+    async fn fetch(
+        connection: &mut SqliteConnection,
+        worker: &WorkerContext,
+        limit: usize,
+    ) -> Result<Vec<Task<Vec<u8>>>> {
+        let config = Config::default().queue(QUEUE).batch_size(limit);
+        queries::fetch_next(connection, &config, worker)
+            .await
+            .map_err(engine)
+    }
+
+    fn affected(result: &sqlx::sqlite::SqliteQueryResult) -> u64 {
+        result.rows_affected()
+    }
+
+    fn classify(code: &str, message: String) -> StoreError {
+        // The primary result code is the lowest byte: https://sqlite.org/rescode.html
+        match code.parse::<u32>().unwrap_or_default() & 0xff {
+            5 | 6 => StoreError::Conflict(message),
+            13 => StoreError::Unusable(format!("{message}: make room on its disk")),
+            _ => StoreError::Unusable(message),
+        }
+    }
+}
+
+fn engine(error: apalis_sqlite::Error) -> StoreError {
+    match error {
+        apalis_sqlite::Error::Database(error) => failure::<Sqlite>(&error),
+        other => StoreError::Unusable(other.to_string()),
+    }
+}
+
+fn unusable(path: &Path, error: &std::io::Error) -> StoreError {
+    StoreError::Unusable(format!("{}: {error}", path.display()))
+}
+
+/// Creates the file, and its folder where there is none, for this user alone.
+fn create(path: &Path) -> std::io::Result<()> {
+    if let Some(folder) = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty())
+    {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(folder)?;
+    }
+    private(path).map(drop)
+}
+
+fn private(path: &Path) -> std::io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(false).mode(0o600);
+    options.open(path)
+}
+
+/// Holds a lock, beside the database, until it is dropped.
+fn lock(path: &Path) -> std::io::Result<File> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".lock");
+    let file = private(Path::new(&name))?;
+    flock(&file, FlockOperation::LockExclusive)?;
+    Ok(file)
+}
+
+/// The version of the tables, `None` if there are none.
+async fn version(connection: &mut SqliteConnection) -> Result<Option<i64>> {
+    let failed = |error: sqlx::Error| failure::<Sqlite>(&error);
+    let statement = "SELECT 1 FROM sqlite_schema WHERE name = 'outbox_version'";
+    let exists = connection.fetch_optional(statement).await.map_err(failed)?;
+    if exists.is_none() {
+        return Ok(None);
+    }
+    let statement = "SELECT max(version) FROM outbox_version";
+    let row = connection.fetch_one(statement).await.map_err(failed)?;
+    let version: Option<i64> = row.try_get(0).map_err(failed)?;
+    match version {
+        Some(newer) if newer > VERSION => Err(super::newer(newer)),
+        version => Ok(version),
+    }
+}
+
+/// Creates the tables of apalis and ours.
+async fn migrate(connection: &mut SqliteConnection, options: SqliteConnectOptions) -> Result<()> {
+    let failed = |error: sqlx::Error| failure::<Sqlite>(&error);
+    let pool = SqlitePoolOptions::new().max_connections(1);
+    let pool = pool.connect_with(options).await.map_err(failed)?;
+    let migrated = SqliteStorage::migrations().run(&pool).await;
+    pool.close().await;
+    migrated.map_err(super::migration)?;
+    let mut transaction = connection
+        .begin_with("BEGIN IMMEDIATE")
+        .await
+        .map_err(failed)?;
+    transaction.execute(SCHEMA).await.map_err(failed)?;
+    let insert = sqlx::query("INSERT INTO outbox_version (version) VALUES ($1)").bind(VERSION);
+    transaction.execute(insert).await.map_err(failed)?;
+    transaction.commit().await.map_err(failed)
+}

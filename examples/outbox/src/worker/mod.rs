@@ -1,0 +1,464 @@
+//! The worker: claims jobs as connections are free, sends them, pauses where no session can be had,
+//! and takes over the jobs of workers that have stopped.
+
+mod attempt;
+
+use std::collections::HashMap;
+use std::future::pending;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use envoi::tls::Trust;
+use envoi::{Client, Endpoint, Error, ErrorKind, PoolConfig, Secret, Timeouts};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::{Id, JoinError, JoinSet};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+use crate::failure::Failure;
+use crate::job::State;
+use crate::listen;
+use crate::options::{Run, Settings};
+use crate::report;
+use crate::store::{Owner, Store, StoreError};
+use attempt::{Current, Ended, Sender};
+
+/// How often the store is asked for due jobs while connections are free.
+const POLL: Duration = Duration::from_millis(200);
+/// How often it is asked while it is lost.
+const STORE_LOST: Duration = Duration::from_secs(1);
+/// How often expired leases are looked for, at least.
+const EXPIRY: Duration = Duration::from_secs(2);
+/// The longest pause.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// A login that is refused as often as this, with pauses between, stays refused.
+const REFUSED_LOGINS: u32 = 3;
+
+/// How the jobs ended in this process.
+#[derive(Debug, Default)]
+pub struct Tally {
+    pub sent: AtomicU64,
+    pub failed: AtomicU64,
+    pub unknown: AtomicU64,
+}
+
+impl Tally {
+    fn count(&self, state: State) {
+        let count = match state {
+            State::Sent => &self.sent,
+            State::Failed => &self.failed,
+            State::Unknown => &self.unknown,
+            _ => return,
+        };
+        count.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn exit_code(&self) -> u8 {
+        if self.unknown.load(Ordering::Relaxed) > 0 {
+            79
+        } else if self.failed.load(Ordering::Relaxed) > 0 {
+            69
+        } else {
+            0
+        }
+    }
+}
+
+/// Sends jobs until a signal, or until none is left. Returns the exit code.
+pub async fn run(options: &Run) -> Result<u8, Failure> {
+    let settings = options.settings()?;
+    let endpoint = endpoint(options, &settings)?;
+    // A second SIGTERM has no other meaning than the first.
+    let unavailable = |error| Failure::new(71, format!("signals cannot be received: {error}"));
+    let mut signals = [SignalKind::terminate(), SignalKind::interrupt()]
+        .map(|kind| signal(kind).map_err(unavailable));
+    let mut stop = Stop::new(&mut signals)?;
+    let owner = Owner {
+        name: format!("outbox-{}", ulid::Ulid::generate()),
+        lease: settings.lease,
+    };
+    let url = options.store.url()?;
+    let store = tokio::select! {
+        store = open(&url, owner) => store?,
+        () = stop.wait() => return Ok(0),
+    };
+    let limits = PoolConfig::new(settings.connections);
+    let pool = Client::new(endpoint).pool(limits);
+    let tally = Arc::new(Tally::default());
+    let keeper = Keeper {
+        store: store.clone(),
+        settings: settings.clone(),
+        tally: tally.clone(),
+    };
+    let is_paused = Arc::new(AtomicBool::new(false));
+    let mut tasks = JoinSet::new();
+    if let Some(address) = &options.listen {
+        let listening = listen::start(address, store.clone(), tally.clone(), is_paused.clone());
+        tasks.spawn(listening.await?);
+    }
+    tasks.spawn(keeper.run());
+    let sender = Sender {
+        store,
+        pool: pool.clone(),
+        settings,
+    };
+    let worker = Worker {
+        sender,
+        tally: tally.clone(),
+        running: JoinSet::new(),
+        jobs: HashMap::new(),
+        pause: Pause {
+            is_paused,
+            ..Pause::default()
+        },
+    };
+    let result = worker.run(&mut stop).await;
+    tasks.abort_all();
+    // QUIT is sent, and not waited for longer than this.
+    let _ = timeout(Duration::from_secs(1), pool.close()).await;
+    result
+}
+
+/// Opens the store, and waits for it while it cannot be reached.
+async fn open(url: &str, owner: Owner) -> Result<Store, Failure> {
+    let mut outage = Outage::default();
+    loop {
+        let opened = Store::open(url, owner.clone()).await;
+        match opened {
+            Ok(store) => {
+                store.renew().await?;
+                store.sweep().await?;
+                return Ok(store);
+            }
+            Err(error) if error.is_transient() => outage.wait(&error).await,
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// A time in which the store cannot be reached: reported once, and waited for.
+#[derive(Debug, Default)]
+struct Outage {
+    pause: Duration,
+}
+
+impl Outage {
+    async fn wait(&mut self, error: &StoreError) {
+        if self.pause.is_zero() {
+            report(
+                &error.to_string(),
+                Some("The worker waits for it; no job is lost."),
+            );
+            self.pause = Duration::from_millis(250);
+        }
+        sleep(self.pause).await;
+        self.pause = (2 * self.pause).min(Duration::from_secs(5));
+    }
+
+    fn is_over(&mut self) {
+        self.pause = Duration::ZERO;
+    }
+}
+
+/// The server, from the URL and the options.
+fn endpoint(options: &Run, settings: &Settings) -> Result<Endpoint, Failure> {
+    let mut endpoint = Endpoint::from_url(&options.url)?;
+    if !options.trust.is_empty() {
+        endpoint = endpoint.trust(options.trust.iter().fold(Trust::empty(), Trust::path));
+    }
+    if let Some(password) = password(options)? {
+        endpoint = endpoint.password(password);
+    }
+    if let Some(limit) = settings.timeout {
+        endpoint = endpoint.timeouts(Timeouts::uniform(limit));
+    }
+    Ok(endpoint)
+}
+
+fn password(options: &Run) -> Result<Option<Secret>, Failure> {
+    if let Some(variable) = &options.password_env {
+        // The name may be the password itself by mistake.
+        let message = "the environment variable of --password-env is not set, or not UTF-8";
+        let password = std::env::var(variable).map_err(|_| Failure::request(message))?;
+        return Ok(Some(password.into()));
+    }
+    let Some(path) = &options.password_file else {
+        return Ok(None);
+    };
+    let read = match path.as_os_str() == "-" {
+        true => Secret::from_reader(std::io::stdin()),
+        false => Secret::from_file_within(path, Duration::from_secs(5)),
+    };
+    let failure = |_| {
+        Failure::new(66, "--password-file cannot be read as text").with_hint(
+            "Give the path of a file in UTF-8 that holds the password alone, and that this user \
+             may read.",
+        )
+    };
+    read.map(Some).map_err(failure)
+}
+
+/// SIGTERM and SIGINT.
+struct Stop<'s> {
+    signals: &'s mut [Result<Signal, Failure>; 2],
+}
+
+impl<'s> Stop<'s> {
+    fn new(signals: &'s mut [Result<Signal, Failure>; 2]) -> Result<Self, Failure> {
+        for signal in signals.iter_mut() {
+            if let Err(failure) = signal {
+                return Err(Failure::new(failure.exit_code, failure.message.clone()));
+            }
+        }
+        Ok(Stop { signals })
+    }
+
+    async fn wait(&mut self) {
+        let [Ok(terminate), Ok(interrupt)] = self.signals else {
+            return pending().await;
+        };
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    }
+}
+
+/// Renews the leases of this worker, and ends those of others that have expired.
+struct Keeper {
+    store: Store,
+    settings: Settings,
+    tally: Arc<Tally>,
+}
+
+impl Keeper {
+    async fn run(self) {
+        let interval = (self.settings.lease / 4).min(EXPIRY);
+        let mut outage = Outage::default();
+        loop {
+            match self.keep().await {
+                Err(error) if error.is_transient() => outage.wait(&error).await,
+                // A store that cannot be used ends the worker, which needs it, too.
+                _ => {
+                    outage.is_over();
+                    sleep(interval).await;
+                }
+            }
+        }
+    }
+
+    async fn keep(&self) -> Result<(), StoreError> {
+        self.store.renew().await?;
+        for job in self.store.expire().await? {
+            self.tally.count(job.state);
+        }
+        for mut job in self.store.overdue(self.settings.max_age).await? {
+            let reason = job.reason.take();
+            job.give_up(reason.unwrap_or_else(|| "it waited for longer than --max-age".to_owned()));
+            let state = job.state;
+            if self.store.save(&job, Default::default()).await? {
+                self.tally.count(state);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Pauses, each twice as long as the one before, until an attempt reaches the server.
+#[derive(Debug, Default)]
+struct Pause {
+    length: Duration,
+    until: Option<Instant>,
+    refused_logins: u32,
+    /// For the metrics.
+    is_paused: Arc<AtomicBool>,
+}
+
+impl Pause {
+    /// Begins a pause, and reports it, unless one has begun.
+    fn begin(&mut self, error: &Error) {
+        if self.until.is_some() {
+            return;
+        }
+        self.length = match self.length {
+            Duration::ZERO => Duration::from_secs(1),
+            length => (2 * length).min(LONGEST_PAUSE),
+        };
+        self.until = Some(Instant::now() + self.length);
+        self.is_paused.store(true, Ordering::Relaxed);
+        match error.kind() {
+            ErrorKind::Auth => self.refused_logins += 1,
+            _ => self.refused_logins = 0,
+        }
+        let mut message = format!(
+            "no message can be sent, pausing for {} s: {}",
+            self.length.as_secs(),
+            error.message()
+        );
+        if let Some(reply) = error.reply() {
+            message += &format!(": {reply}");
+        }
+        report(&message, error.hint());
+    }
+
+    /// An attempt reached the server.
+    fn reset(&mut self) {
+        self.length = Duration::ZERO;
+        self.refused_logins = 0;
+    }
+}
+
+/// The jobs that are being sent.
+struct Worker {
+    sender: Sender,
+    tally: Arc<Tally>,
+    running: JoinSet<Ended>,
+    /// Each running job, to return it if its task ends early.
+    jobs: HashMap<Id, Current>,
+    pause: Pause,
+}
+
+impl Worker {
+    async fn run(mut self, stop: &mut Stop<'_>) -> Result<u8, Failure> {
+        let mut next_claim = Instant::now();
+        loop {
+            let paused_until = self.pause.until;
+            tokio::select! {
+                biased;
+                () = stop.wait() => {
+                    self.finish().await?;
+                    return Ok(0);
+                }
+                Some(ended) = self.running.join_next_with_id() => {
+                    self.ended(ended)?;
+                    // With those that ended at the same time, one claim is enough.
+                    while let Some(ended) = self.running.try_join_next_with_id() {
+                        self.ended(ended)?;
+                    }
+                    next_claim = Instant::now();
+                }
+                () = sleep_until(paused_until.unwrap_or(next_claim)), if paused_until.is_some() => {
+                    self.probe().await?;
+                }
+                () = sleep_until(next_claim), if self.free() > 0 => {
+                    next_claim = Instant::now() + POLL;
+                    // In a pause, jobs can fail for their age.
+                    let claimed = match self.pause.until {
+                        Some(_) => Ok(0),
+                        None => self.claim().await,
+                    };
+                    match claimed {
+                        Ok(0) if self.is_done().await => return Ok(self.tally.exit_code()),
+                        Ok(_) => {}
+                        // The keeper reports it.
+                        Err(error) if error.is_transient() => {
+                            next_claim = Instant::now() + STORE_LOST;
+                        }
+                        Err(error) => return Err(error.into()),
+                    }
+                }
+            }
+            let settings = &self.sender.settings;
+            if settings.until_empty && self.pause.refused_logins >= REFUSED_LOGINS {
+                self.finish().await?;
+                return Ok(77);
+            }
+        }
+    }
+
+    fn free(&self) -> usize {
+        usize::from(self.sender.settings.connections) - self.running.len()
+    }
+
+    /// Claims jobs for the free connections. Returns their number.
+    async fn claim(&mut self) -> Result<usize, StoreError> {
+        let jobs = self.sender.store.claim(self.free()).await?;
+        let number = jobs.len();
+        for job in jobs {
+            let current = Current::new(job);
+            let (sender, job) = (self.sender.clone(), current.clone());
+            let task = self.running.spawn(async move { sender.attempt(job).await });
+            self.jobs.insert(task.id(), current);
+        }
+        Ok(number)
+    }
+
+    /// Whether `--until-empty` ends here.
+    async fn is_done(&self) -> bool {
+        self.sender.settings.until_empty
+            && self.running.is_empty()
+            && matches!(self.sender.store.is_busy().await, Ok(false))
+    }
+
+    /// Handles the end of an attempt.
+    fn ended(&mut self, ended: Result<(Id, Ended), JoinError>) -> Result<(), Failure> {
+        let (id, ended) = match ended {
+            Ok(ended) => ended,
+            // A panic. The lease would be renewed as long as this process runs.
+            Err(error) => {
+                if let Some(job) = self.jobs.remove(&error.id()) {
+                    let abandoning = self.sender.clone().abandon(job.clone());
+                    let task = self.running.spawn(abandoning);
+                    self.jobs.insert(task.id(), job);
+                }
+                return Ok(());
+            }
+        };
+        self.jobs.remove(&id);
+        match ended {
+            Ended::Attempted(state) => {
+                self.pause.reset();
+                self.tally.count(state);
+            }
+            Ended::NoSession(error) => self.pause.begin(&error),
+            Ended::Unusable(error) => return Err((*error).into()),
+            Ended::StoreFailed(error) => return Err(error.into()),
+            Ended::Lost => {}
+        }
+        Ok(())
+    }
+
+    /// Ends a pause if a session can be had, else begins the next one.
+    async fn probe(&mut self) -> Result<(), Failure> {
+        self.pause.until = None;
+        match self.sender.pool.get().await {
+            Ok(_) => {
+                self.pause.is_paused.store(false, Ordering::Relaxed);
+                Ok(())
+            }
+            Err(error) if matches!(error.kind(), ErrorKind::Config | ErrorKind::Request) => {
+                Err(error.into())
+            }
+            Err(error) => {
+                self.pause.begin(&error);
+                Ok(())
+            }
+        }
+    }
+
+    /// Lets the running jobs end, for a limited time, and returns the others.
+    async fn finish(&mut self) -> Result<(), Failure> {
+        let limit = match self.sender.settings.timeout {
+            Some(timeout) => 4 * timeout,
+            None => Duration::from_secs(60),
+        };
+        let deadline = Instant::now() + limit;
+        loop {
+            tokio::select! {
+                ended = self.running.join_next_with_id() => match ended {
+                    Some(ended) => self.ended(ended)?,
+                    None => return Ok(()),
+                },
+                () = sleep_until(deadline) => break,
+            }
+        }
+        self.running.abort_all();
+        while self.running.join_next().await.is_some() {}
+        for (_, current) in self.jobs.drain() {
+            let storing = self.sender.clone().abandon(current);
+            // A store that is lost now is not waited for: the lease expires.
+            let _ = timeout(Duration::from_secs(5), storing).await;
+        }
+        Ok(())
+    }
+}
