@@ -1,0 +1,481 @@
+//! The commands and their exit codes.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Child, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+
+use crate::program::{add, list, message, outbox, run, start, status, stderr, stdout};
+use crate::server::{Faults, Server};
+use crate::stores::TestStore;
+
+const TO: [&str; 1] = ["job@example.com"];
+const QUICK: [&str; 3] = ["--until-empty", "--backoff=0.1", "--timeout=5"];
+
+fn terminate(worker: &Child) {
+    let pid = Pid::from_raw(worker.id() as i32).unwrap();
+    kill_process(pid, Signal::TERM).unwrap();
+}
+
+/// A key adds one job, and refuses another message and envelope.
+fn keys_add_once(store: &TestStore) {
+    let first = add(store, &["one@example.com", "two@example.com"], &["--key=k"]);
+    // The order of the recipients does not count.
+    let again = add(store, &["two@example.com", "one@example.com"], &["--key=k"]);
+    assert_eq!(first, again);
+    let other = outbox(store, "add")
+        .args([
+            "--from=a@example.org",
+            "--to=one@example.com",
+            "--key=k",
+            "--message",
+        ])
+        .arg(message(store))
+        .output()
+        .unwrap();
+    assert_eq!(other.status.code(), Some(65));
+    assert!(stderr(&other).contains(&first), "{}", stderr(&other));
+    assert_eq!(status(store)["waiting"], 1);
+}
+
+/// A job is listed as documented, in each state.
+fn list_shows_jobs(store: &TestStore) {
+    let server = Server::start(Faults::default());
+    let id = add(store, &["job@example.com", "bad@example.com"], &["--key=k"]);
+    let waiting = list(store, "waiting").remove(0);
+    assert_eq!(waiting["id"], *id);
+    assert_eq!(waiting["attempts"], 0);
+    assert_eq!(waiting["next"], waiting["added"]);
+    assert_eq!(
+        waiting["recipients"][0],
+        json!({"address": "job@example.com", "outcome": "not-tried", "code": null, "text": null})
+    );
+    assert_eq!(run(store, &server.url(), &QUICK).status.code(), Some(0));
+    let sent = list(store, "sent").remove(0);
+    assert_eq!(sent["key"], "k");
+    assert_eq!(sent["attempts"], 1);
+    assert_eq!(sent["next"], Value::Null);
+    assert_eq!(sent["reply"]["code"], 250);
+    assert_eq!(
+        sent["recipients"],
+        json!([
+            {"address": "job@example.com", "outcome": "accepted", "code": 250, "text": "Ok"},
+            {"address": "bad@example.com", "outcome": "refused", "code": 550,
+                "text": "No such user"},
+        ])
+    );
+    let counts = json!({"waiting": 0, "running": 0, "sent": 1, "failed": 0, "unknown": 0});
+    assert_eq!(status(store), counts);
+}
+
+/// 4xx uses up the retries, 5xx fails at once.
+fn refusals_fail(store: &TestStore) {
+    let server = Server::start(Faults {
+        deferred: 1000,
+        ..Faults::default()
+    });
+    add(store, &["later@example.com"], &[]);
+    add(store, &["bad@example.com"], &[]);
+    let mut options = QUICK.to_vec();
+    options.push("--retries=2");
+    let ended = run(store, &server.url(), &options);
+    assert_eq!(ended.status.code(), Some(69), "{}", stderr(&ended));
+    let failed = list(store, "failed");
+    assert_eq!(failed[0]["attempts"], 3);
+    assert!(
+        failed[0]["reason"].as_str().unwrap().contains("451"),
+        "{}",
+        failed[0]
+    );
+    assert_eq!(failed[0]["recipients"][0]["outcome"], "refused");
+    assert_eq!(failed[1]["attempts"], 1);
+    assert!(
+        failed[1]["reason"].as_str().unwrap().contains("550"),
+        "{}",
+        failed[1]
+    );
+    assert_eq!(server.seen()["later"].tried, 3);
+}
+
+/// A lost reply makes a job unknown; it is sent again only when that is asked for.
+fn unknown_jobs_are_resolved(store: &TestStore) {
+    let server = Server::start(Faults {
+        lost_replies: 1000,
+        ..Faults::default()
+    });
+    let one = add(store, &["one@example.com"], &[]);
+    let two = add(store, &["two@example.com"], &[]);
+    assert_eq!(run(store, &server.url(), &QUICK).status.code(), Some(79));
+    let unknown = list(store, "unknown");
+    assert_eq!(unknown.len(), 2);
+    assert!(unknown[0]["reason"].is_string(), "{}", unknown[0]);
+    assert_eq!(unknown[0]["recipients"][0]["outcome"], "unknown");
+    // Nothing is due any more.
+    assert_eq!(run(store, &server.url(), &QUICK).status.code(), Some(0));
+    assert_eq!(server.accepted(), 2);
+
+    let resolve = |id: &str, how: &str| {
+        let output = outbox(store, "resolve").args([id, "--as", how]).output();
+        output.unwrap().status.code()
+    };
+    assert_eq!(resolve(&one, "sent"), Some(0));
+    assert_eq!(resolve(&one, "sent"), Some(64));
+    assert_eq!(resolve("01ARZ3NDEKTSV4RRFFQ69G5FAV", "sent"), Some(64));
+    assert_eq!(list(store, "sent").len(), 1);
+    assert_eq!(resolve(&two, "again"), Some(0));
+    let healthy = Server::start(Faults::default());
+    assert_eq!(run(store, &healthy.url(), &QUICK).status.code(), Some(0));
+    assert_eq!(healthy.seen()["two"].accepted, 1);
+    assert_eq!(healthy.accepted(), 1);
+}
+
+/// A failed job waits again.
+fn failed_jobs_are_retried(store: &TestStore) {
+    let server = Server::start(Faults {
+        deferred: 1000,
+        ..Faults::default()
+    });
+    let id = add(store, &TO, &[]);
+    let mut options = QUICK.to_vec();
+    options.push("--retries=0");
+    assert_eq!(run(store, &server.url(), &options).status.code(), Some(69));
+    let retry = || outbox(store, "retry").arg(&id).output().unwrap();
+    assert_eq!(retry().status.code(), Some(0));
+    assert_eq!(retry().status.code(), Some(64));
+    let healthy = Server::start(Faults::default());
+    assert_eq!(run(store, &healthy.url(), &QUICK).status.code(), Some(0));
+    assert_eq!(list(store, "sent")[0]["id"], *id);
+}
+
+/// Each recipient is sent to once where the server takes fewer at a time.
+fn recipients_are_split(store: &TestStore) {
+    for announces in [true, false] {
+        let server = Server::start(Faults {
+            recipients: Some(2),
+            announces,
+            ..Faults::default()
+        });
+        let to: Vec<String> = (0..7).map(|n| format!("job{n}@example.com")).collect();
+        let to: Vec<&str> = to.iter().map(String::as_str).collect();
+        add(store, &to, &[]);
+        let mut options = QUICK.to_vec();
+        options.push("--retries=0");
+        let ended = run(store, &server.url(), &options);
+        assert_eq!(ended.status.code(), Some(0), "{}", stderr(&ended));
+        let seen = server.seen();
+        assert_eq!(server.accepted(), 7, "announced: {announces}");
+        assert!(seen.values().all(|seen| seen.accepted == 1), "{seen:?}");
+    }
+    assert_eq!(status(store)["sent"], 2);
+}
+
+/// Groups of recipients that are refused for now are tried again after the backoff, all of them.
+fn refused_groups_back_off(store: &TestStore) {
+    let server = Server::start(Faults {
+        recipients: Some(2),
+        announces: true,
+        deferred: 1000,
+        ..Faults::default()
+    });
+    add(
+        store,
+        &["a@example.com", "b@example.com", "c@example.com"],
+        &[],
+    );
+    let mut options = QUICK.to_vec();
+    options.push("--retries=1");
+    assert_eq!(run(store, &server.url(), &options).status.code(), Some(69));
+    let seen = server.seen();
+    assert_eq!(seen.len(), 3);
+    assert!(seen.values().all(|seen| seen.tried == 2), "{seen:?}");
+}
+
+/// Jobs for later do not hold `--until-empty`, and are sent in time.
+fn jobs_wait_for_their_time(store: &TestStore) {
+    let server = Server::start(Faults::default());
+    add(
+        store,
+        &["later@example.com"],
+        &["--at=2099-01-01T00:00:00+01:00"],
+    );
+    add(store, &["past@example.com"], &["--at=2001-01-01T00:00:00Z"]);
+    assert_eq!(run(store, &server.url(), &QUICK).status.code(), Some(0));
+    assert_eq!(server.accepted(), 1);
+    assert_eq!(list(store, "waiting")[0]["next"], "2098-12-31T23:00:00Z");
+}
+
+/// Sent jobs are purged; their keys are still known.
+fn purge_keeps_keys(store: &TestStore) {
+    let server = Server::start(Faults::default());
+    let id = add(store, &TO, &["--key=k"]);
+    add(
+        store,
+        &["later@example.com"],
+        &["--at=2099-01-01T00:00:00Z"],
+    );
+    assert_eq!(run(store, &server.url(), &QUICK).status.code(), Some(0));
+    let purge = |days: &str| {
+        let output = outbox(store, "purge").args(["--older-than", days]).output();
+        stdout(&output.unwrap())
+    };
+    assert_eq!(purge("1"), "0\n");
+    assert_eq!(purge("0"), "1\n");
+    assert_eq!(status(store)["sent"], 0);
+    assert_eq!(status(store)["waiting"], 1);
+    assert_eq!(add(store, &TO, &["--key=k"]), id);
+    assert_eq!(status(store)["waiting"], 1);
+}
+
+/// A message of many pieces arrives whole.
+fn large_messages_are_streamed(store: &TestStore) {
+    let server = Server::start(Faults::default());
+    let path = store.folder().join("large.eml");
+    let mut text = String::from("Subject: Large\r\n\r\n");
+    text.push_str(&"0123456789abcdef\r\n".repeat(200_000));
+    std::fs::write(&path, &text).unwrap();
+    let added = outbox(store, "add")
+        .args(["--from=<>", "--to=job@example.com", "--message"])
+        .arg(path)
+        .output()
+        .unwrap();
+    assert!(added.status.success(), "{}", stderr(&added));
+    let ended = run(store, &server.url(), &QUICK);
+    assert_eq!(ended.status.code(), Some(0), "{}", stderr(&ended));
+    assert_eq!(server.seen()["job"].bytes, text.len());
+}
+
+macro_rules! on_each_store {
+    ($($check:ident),*) => {
+        mod sqlite {
+            $(#[test]
+            fn $check() {
+                super::$check(&crate::stores::TestStore::sqlite());
+            })*
+        }
+        mod postgres {
+            $(#[test]
+            #[ignore = "needs PostgreSQL"]
+            fn $check() {
+                super::$check(&crate::stores::TestStore::postgres());
+            })*
+        }
+        mod redis {
+            $(#[test]
+            #[ignore = "needs Redis"]
+            fn $check() {
+                super::$check(&crate::stores::TestStore::redis());
+            })*
+        }
+    };
+}
+
+on_each_store!(
+    keys_add_once,
+    list_shows_jobs,
+    refusals_fail,
+    unknown_jobs_are_resolved,
+    failed_jobs_are_retried,
+    recipients_are_split,
+    refused_groups_back_off,
+    jobs_wait_for_their_time,
+    purge_keeps_keys,
+    large_messages_are_streamed
+);
+
+/// Processes that add at the same time create the file together, for this user alone.
+#[test]
+fn several_processes_create_the_file() {
+    let store = TestStore::sqlite();
+    message(&store);
+    thread::scope(|scope| {
+        for number in 0..8 {
+            let store = &store;
+            scope.spawn(move || {
+                let added = outbox(store, "add")
+                    .args(["--from=a@example.org", "--to=job@example.com", "--message"])
+                    .arg(store.folder().join("message.eml"))
+                    .arg(format!("--key={number}"))
+                    .output()
+                    .unwrap();
+                assert!(added.status.success(), "{}", stderr(&added));
+            });
+        }
+    });
+    assert_eq!(status(&store)["waiting"], 8);
+    for entry in std::fs::read_dir(store.folder()).unwrap() {
+        let entry = entry.unwrap();
+        if entry.file_name().to_string_lossy().starts_with("mail.db") {
+            let mode = entry.metadata().unwrap().permissions().mode() & 0o777;
+            assert_eq!(mode, 0o600, "{entry:?}");
+        }
+    }
+}
+
+/// Bad requests, unreadable input and stores that cannot be used have their exit codes, and no
+/// output repeats a password.
+#[test]
+fn failures_have_exit_codes() {
+    let store = TestStore::sqlite();
+    let path = message(&store);
+    let path = path.to_str().unwrap();
+    let cases: [(i32, &[&str]); 10] = [
+        (64, &["frobnicate", "redis://:s3cret@localhost"]),
+        (64, &["status", "redis://:s3cret@localhost"]),
+        (
+            64,
+            &["add", "--from=a@example.org", "--to=bob", "--message", path],
+        ),
+        (64, &["add", "--from=a@example.org", "--message", path]),
+        (
+            64,
+            &[
+                "add",
+                "--from=a@b.org",
+                "--to=b@b.org",
+                "--at=soon",
+                "--message",
+                path,
+            ],
+        ),
+        (64, &["list", "--state=lost"]),
+        (64, &["resolve", "01ARZ3NDEKTSV4RRFFQ69G5FAV", "--as=maybe"]),
+        (64, &["purge", "--older-than=forever"]),
+        (
+            66,
+            &[
+                "add",
+                "--from=a@b.org",
+                "--to=b@b.org",
+                "--message=/nonexistent",
+            ],
+        ),
+        (64, &["run", "--url=smtp://u:s3cret@host?colour=blue"]),
+    ];
+    for (code, arguments) in cases {
+        let output = outbox(&store, arguments[0])
+            .args(&arguments[1..])
+            .output()
+            .unwrap();
+        assert_eq!(
+            output.status.code(),
+            Some(code),
+            "{arguments:?} {}",
+            stderr(&output)
+        );
+        assert!(!stderr(&output).contains("s3cret"), "{}", stderr(&output));
+        assert_eq!(stdout(&output), "");
+    }
+    let stores = [
+        (78, "mysql://:s3cret@localhost"),
+        (78, "postgres://:s3cret@localhost:bad/port"),
+        (74, "redis://:s3cret@127.0.0.1:1"),
+        (74, "postgres://u:s3cret@127.0.0.1:1/outbox"),
+        (74, "sqlite:/proc/mail.db"),
+    ];
+    for (code, url) in stores {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_outbox"))
+            .args(["status", "--store-env=OUTBOX_TEST_URL"])
+            .env("OUTBOX_TEST_URL", url)
+            .output()
+            .unwrap();
+        assert_eq!(
+            output.status.code(),
+            Some(code),
+            "{url}: {}",
+            stderr(&output)
+        );
+        assert!(!stderr(&output).contains("s3cret"), "{}", stderr(&output));
+    }
+}
+
+/// The worker pauses where there is no server, reports it with its cause, and uses up no retry.
+#[test]
+fn an_absent_server_is_waited_for() {
+    let store = TestStore::sqlite();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    drop(listener);
+    add(&store, &TO, &[]);
+    let url = format!("smtp://127.0.0.1:{port}?tls=none");
+    let mut worker = start(&store, &url, &["--until-empty", "--retries=0"]);
+    let mut reports = BufReader::new(worker.stderr.take().unwrap()).lines();
+    let report = reports.next().unwrap().unwrap();
+    assert!(report.contains("pausing for 1 s"), "{report}");
+    let hint = reports.next().unwrap().unwrap();
+    assert!(hint.contains("hint:"), "{hint}");
+    let report = reports.next().unwrap().unwrap();
+    assert!(report.contains("pausing for 2 s"), "{report}");
+    let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
+    let server = Server::serve_on(listener, Faults::default());
+    assert_eq!(worker.wait().unwrap().code(), Some(0));
+    assert_eq!(server.accepted(), 1);
+    assert_eq!(list(&store, "sent")[0]["attempts"], 1);
+}
+
+/// A job that waits for an absent server fails after `--max-age`, with the last reason.
+#[test]
+fn jobs_do_not_wait_for_ever() {
+    let store = TestStore::sqlite();
+    add(&store, &TO, &[]);
+    let options = ["--until-empty", "--max-age=2"];
+    let ended = run(&store, "smtp://127.0.0.1:1?tls=none", &options);
+    assert_eq!(ended.status.code(), Some(69), "{}", stderr(&ended));
+    let failed = list(&store, "failed");
+    let reason = failed[0]["reason"].as_str().unwrap();
+    assert!(reason.contains("127.0.0.1"), "{reason}");
+}
+
+/// A login that stays refused ends `--until-empty`, and the password appears nowhere.
+#[test]
+fn a_refused_login_ends_the_run() {
+    let store = TestStore::sqlite();
+    let server = Server::start(Faults {
+        refuses_login: true,
+        ..Faults::default()
+    });
+    add(&store, &TO, &[]);
+    let url = server.url().replace("smtp://", "smtp://alice@") + "&auth-in-clear=yes";
+    let mut worker = outbox(&store, "run")
+        .args(["--url", &url, "--until-empty", "--password-file=-"])
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    worker.stdin.take().unwrap().write_all(b"s3cret\n").unwrap();
+    let ended = worker.wait_with_output().unwrap();
+    assert_eq!(ended.status.code(), Some(77), "{}", stderr(&ended));
+    assert!(stderr(&ended).contains("535"), "{}", stderr(&ended));
+    assert_eq!(list(&store, "waiting")[0]["attempts"], 0);
+    let mut stored = stderr(&ended).into_bytes();
+    for name in ["mail.db", "mail.db-wal"] {
+        stored.extend(std::fs::read(store.folder().join(name)).unwrap_or_default());
+    }
+    let is_password = |part: &[u8]| part == b"s3cret";
+    assert!(!stored.windows(6).any(is_password));
+}
+
+/// SIGTERM lets the running job end, and begins no other.
+#[test]
+fn sigterm_lets_jobs_end() {
+    let store = TestStore::sqlite();
+    let server = Server::start(Faults {
+        delay: Duration::from_secs(1),
+        ..Faults::default()
+    });
+    add(&store, &["one@example.com"], &[]);
+    add(&store, &["two@example.com"], &[]);
+    let worker = start(&store, &server.url(), &["--connections=1"]);
+    while status(&store)["running"] == 0 {
+        thread::sleep(Duration::from_millis(5));
+    }
+    terminate(&worker);
+    let ended = worker.wait_with_output().unwrap();
+    assert_eq!(ended.status.code(), Some(0), "{}", stderr(&ended));
+    let counts = json!({"waiting": 1, "running": 0, "sent": 1, "failed": 0, "unknown": 0});
+    assert_eq!(status(&store), counts);
+}

@@ -1,0 +1,187 @@
+//! Stores for tests: a file, and servers of their own on free ports.
+
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+/// A store in a temporary folder.
+pub struct TestStore {
+    folder: TempDir,
+    server: Server,
+}
+
+enum Server {
+    None,
+    Postgres { port: u16, programs: PathBuf },
+    Redis { port: u16, process: Child },
+}
+
+impl TestStore {
+    pub fn sqlite() -> Self {
+        TestStore {
+            folder: TempDir::new().unwrap(),
+            server: Server::None,
+        }
+    }
+
+    /// A PostgreSQL server, run by the user `postgres` where this one is root.
+    pub fn postgres() -> Self {
+        let folder = TempDir::new().unwrap();
+        let mut versions: Vec<PathBuf> = std::fs::read_dir("/usr/lib/postgresql")
+            .expect("PostgreSQL is installed")
+            .map(|entry| entry.unwrap().path().join("bin"))
+            .collect();
+        versions.sort();
+        let store = TestStore {
+            server: Server::Postgres {
+                port: free_port(),
+                programs: versions.pop().expect("PostgreSQL is installed"),
+            },
+            folder,
+        };
+        if rustix::process::getuid().is_root() {
+            run(Command::new("chown")
+                .arg("postgres")
+                .arg(store.folder.path()));
+        }
+        store.postgres_program("initdb", &["-D", "data", "-A", "trust", "-U", "outbox"]);
+        store.control_postgres("start");
+        let port = store.port().to_string();
+        let host = ["-h", "127.0.0.1", "-p", &port, "-U", "outbox", "outbox"];
+        store.postgres_program("createdb", &host);
+        store
+    }
+
+    /// A Redis server that syncs its log at every command.
+    pub fn redis() -> Self {
+        let folder = TempDir::new().unwrap();
+        let port = free_port();
+        let process = start_redis(folder.path(), port);
+        TestStore {
+            folder,
+            server: Server::Redis { port, process },
+        }
+    }
+
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub fn url(&self) -> String {
+        match &self.server {
+            Server::None => format!("sqlite:{}/mail.db", self.folder.path().display()),
+            Server::Postgres { port, .. } => {
+                format!("postgres://outbox@127.0.0.1:{port}/outbox")
+            }
+            Server::Redis { port, .. } => format!("redis://127.0.0.1:{port}"),
+        }
+    }
+
+    fn port(&self) -> u16 {
+        match self.server {
+            Server::None => 0,
+            Server::Postgres { port, .. } | Server::Redis { port, .. } => port,
+        }
+    }
+
+    /// Crashes the server of the store, and starts it again.
+    pub fn crash(&mut self) {
+        let port = self.port();
+        match &mut self.server {
+            Server::None => return,
+            Server::Redis { process, .. } => {
+                process.kill().unwrap();
+                process.wait().unwrap();
+                *process = start_redis(self.folder.path(), port);
+                return;
+            }
+            Server::Postgres { .. } => {}
+        }
+        self.control_postgres("stop");
+        self.control_postgres("start");
+    }
+
+    fn control_postgres(&self, action: &str) {
+        let options = format!(
+            "-p {} -k {} -h 127.0.0.1",
+            self.port(),
+            self.folder.path().display()
+        );
+        let mut arguments = vec!["-D", "data", "-w", "-l", "log", "-m", "immediate"];
+        if action == "start" {
+            arguments.truncate(5);
+            arguments.extend(["-o", &options]);
+        }
+        arguments.push(action);
+        self.postgres_program("pg_ctl", &arguments);
+    }
+
+    fn postgres_program(&self, name: &str, arguments: &[&str]) {
+        let Server::Postgres { programs, .. } = &self.server else {
+            return;
+        };
+        let program = programs.join(name);
+        let mut command = match rustix::process::getuid().is_root() {
+            true => {
+                let mut command = Command::new("runuser");
+                command.args(["-u", "postgres", "--"]).arg(program);
+                command
+            }
+            false => Command::new(program),
+        };
+        run(command.args(arguments).current_dir(self.folder.path()));
+    }
+}
+
+impl Drop for TestStore {
+    fn drop(&mut self) {
+        match &mut self.server {
+            Server::None => {}
+            Server::Redis { process, .. } => {
+                let _ = process.kill();
+                let _ = process.wait();
+            }
+            Server::Postgres { .. } => self.control_postgres("stop"),
+        }
+    }
+}
+
+fn start_redis(folder: &Path, port: u16) -> Child {
+    let process = Command::new("redis-server")
+        .args([
+            "--port",
+            &port.to_string(),
+            "--bind",
+            "127.0.0.1",
+            "--save",
+            "",
+        ])
+        .args(["--appendonly", "yes", "--appendfsync", "always"])
+        .arg("--dir")
+        .arg(folder)
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("Redis is installed");
+    let deadline = Instant::now() + Duration::from_secs(20);
+    // A server has no other way to say that it is ready.
+    while TcpStream::connect(("127.0.0.1", port)).is_err() {
+        assert!(Instant::now() < deadline, "Redis does not start");
+        sleep(Duration::from_millis(10));
+    }
+    process
+}
+
+/// A port for a server that takes no port 0.
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+fn run(command: &mut Command) {
+    let status = command.stdout(Stdio::null()).status().unwrap();
+    assert!(status.success(), "{command:?}: {status}");
+}
