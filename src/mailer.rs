@@ -7,7 +7,6 @@
 //! |---|---|---|---|
 //! | [`Client`] | | to the server, over a connection for each message | few messages |
 //! | [`Pool`] | `pool` | to the server, over connections that are kept open | services |
-//! | `Failover` | `failover` | to the first of several servers that works | services |
 //! | [`Failover`](crate::Failover) | `failover` | to one of several servers | high availability |
 //! | [`Sendmail`] | `sendmail` | to the MTA of this machine, without a connection | cron, jails |
 //! | [`Directory`] | `directory` | into `.eml` files | development |
