@@ -107,7 +107,8 @@ impl Pool {
     ///
     /// The future of the next outcome is cancel-safe: nothing is lost, and the next poll continues.
     /// While it is not polled, nothing is sent or read. Dropping the stream before its end closes
-    /// the connections with messages in flight, which may have been delivered or not.
+    /// the connections with messages in flight, which may have been delivered or not; a `Journal`
+    /// (feature `journal`) knows which.
     ///
     /// ```no_run
     /// use envoi::mail_builder::MessageBuilder;

@@ -2,6 +2,9 @@
 
 #[doc = include_str!("../docs/benchmarks.md")]
 pub mod benchmarks {}
+#[cfg(all(feature = "journal", feature = "pool"))]
+#[doc = include_str!("../docs/bulk.md")]
+pub mod bulk {}
 #[doc = include_str!("../docs/comparison.md")]
 pub mod comparison {}
 #[cfg(feature = "dkim")]

@@ -4,6 +4,7 @@
 //! `cargo build --examples --all-features` comes before.
 
 mod blocking;
+mod bulk;
 mod fuzz_server;
 #[cfg(unix)]
 mod killed;

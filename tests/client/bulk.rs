@@ -10,6 +10,8 @@ use envoi::{
     Attachment, BulkConfig, Client, Endpoint, ErrorKind, Message, Outcome, Pool, PoolConfig,
     SendWindow,
 };
+#[cfg(feature = "journal")]
+use envoi::{Journal, JournalError, JournalState};
 use futures::FutureExt as _;
 use futures::stream::{self, Stream, StreamExt as _};
 use tokio::sync::mpsc;
@@ -359,4 +361,72 @@ async fn the_stream_is_send() {
     let pool = pool(&server, 2);
     let sending = tokio::spawn(async move { pool.send_all(messages(20)).count().await });
     assert_eq!(sending.await.unwrap(), 20);
+}
+
+/// A mailing that is given up again and again, with a faulty server: each recipient is accepted
+/// exactly once, or is in doubt in the journal.
+#[cfg(feature = "journal")]
+#[tokio::test]
+async fn a_mailing_with_a_journal_sends_nothing_twice() {
+    const RECIPIENTS: usize = 600;
+    let server = start(
+        Server::builder()
+            .offer("CHUNKING")
+            .fault(Fault::reply(Step::Message, "451 4.3.0 Try later").one_in(40, 1))
+            .fault(Fault::reply(Step::Mail, "421 4.3.2 Going down").one_in(120, 2))
+            .fault(Fault::close(Step::Data).one_in(200, 3))
+            .fault(Fault::close(Step::Message).one_in(200, 4))
+            .fault(Fault::close(Step::Accepted).one_in(200, 5)),
+    )
+    .await;
+    let pool = pool(&server, 4);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("journal");
+    let mut round = 0;
+    loop {
+        round += 1;
+        // The file of the process before is unlocked once its last lines are written.
+        let journal = loop {
+            match Journal::open(&path).await {
+                Err(JournalError::InUse(_)) => tokio::task::yield_now().await,
+                opened => break opened.unwrap(),
+            }
+        };
+        let is_left = |number: &usize| {
+            let state = journal.state(address(*number));
+            matches!(state, None | Some(JournalState::NotSent))
+        };
+        let left: Vec<usize> = (0..RECIPIENTS).filter(is_left).collect();
+        if left.is_empty() {
+            break;
+        }
+        let messages = stream::iter(&left).map(|number| {
+            let (journal, number) = (journal.clone(), *number);
+            message(number).on_handover(move |_| {
+                let journal = journal.clone();
+                async move { journal.hand_over(address(number)).await }
+            })
+        });
+        let mut outcomes = pin!(pool.send_all_with(messages, as_completed()));
+        // Given up after some outcomes, the last of which is not recorded.
+        for _ in 0..round * 7 % 90 {
+            let Some((number, outcome)) = outcomes.next().await else {
+                break;
+            };
+            journal.record(address(left[number]), &outcome).unwrap();
+        }
+        let _ = outcomes.next().await;
+    }
+    let received = received(&server);
+    let text = std::fs::read_to_string(&path).unwrap();
+    for number in 0..RECIPIENTS {
+        let to = address(number);
+        let last = text
+            .lines()
+            .rfind(|line| line.contains(&format!(" {to} ")))
+            .unwrap_or_default();
+        let is_in_doubt = last.contains(" in-doubt ");
+        assert!(received.contains(&to) || is_in_doubt, "{to}: {last}");
+        assert!(is_in_doubt || last.contains(" sent "), "{to}: {last}");
+    }
 }

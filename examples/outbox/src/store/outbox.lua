@@ -118,7 +118,8 @@ function requests.promote()
             redis.call("ZREM", keys.scheduled, unpack(due))
         end
     until #due < 500
-    requests.register()
+    redis.call("ZADD", keys.workers, clock[1], worker)
+    redis.call("ZADD", "outbox:workers", int(now + lease_millis), worker)
     local gone = redis.call("ZRANGEBYSCORE", "outbox:workers", "-inf", "(" .. int(now))
     for _, name in ipairs(gone) do
         local inflight = keys.inflight .. ":" .. name
@@ -155,16 +156,16 @@ end
 
 requests.save = save
 
-function requests.register()
+function requests.renew()
+    for _, state in ipairs({ "running", "handing-over" }) do
+        for _, id in ipairs(redis.call("ZRANGE", "outbox:state:" .. state, 0, -1)) do
+            if redis.call("HGET", job_key(id), "owner") == worker then
+                redis.call("ZADD", "outbox:leases", int(now + lease_millis), id)
+            end
+        end
+    end
     redis.call("ZADD", keys.workers, clock[1], worker)
     redis.call("ZADD", "outbox:workers", int(now + lease_millis), worker)
-    return 1
-end
-
-function requests.renew(id)
-    if redis.call("HGET", job_key(id), "owner") == worker then
-        redis.call("ZADD", "outbox:leases", "XX", int(now + lease_millis), id)
-    end
     return 1
 end
 

@@ -176,13 +176,8 @@ impl Redis {
                         .await?,
                 )
             }
-            Request::Register => {
-                self.call::<i64>(connection, "register", &[]).await?;
-                Answer::Done
-            }
-            Request::Renew { id } => {
-                self.call::<i64>(connection, "renew", &[id.as_bytes()])
-                    .await?;
+            Request::Renew => {
+                self.call::<i64>(connection, "renew", &[]).await?;
                 Answer::Done
             }
             Request::Expire => {

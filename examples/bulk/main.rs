@@ -1,0 +1,324 @@
+//! Sends a template to each recipient in a CSV file, once. `bulk --help` lists the options; the
+//! exit code is the result.
+//!
+//!     cargo run --example bulk -- --url smtp://alice@mail.example.org --password-file secret.txt \
+//!         --recipients subscribers.csv --template news.eml --journal news.journal
+//!
+//! A journal records each message before it is handed over and when it is answered. Killed at any
+//! moment and run again, the program sends no message twice; what may have been delivered is listed
+//! as in doubt.
+
+mod options;
+#[path = "../password/mod.rs"]
+mod password;
+mod recipients;
+mod template;
+
+use std::collections::{HashMap, HashSet};
+use std::io::Write as _;
+use std::path::Path;
+use std::pin::pin;
+use std::time::{Duration, Instant};
+
+use clap::Parser as _;
+use envoi::tls::Trust;
+use envoi::{
+    Address, BulkConfig, Client, Endpoint, Envelope, Error, ErrorKind, Journal, JournalError,
+    JournalState, Message, Pool,
+};
+use futures::stream::{self, StreamExt as _};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use options::Options;
+use recipients::Recipients;
+use template::Template;
+
+/// The messages in flight over each connection, which are in doubt if the program is killed.
+const WINDOW: usize = 8;
+
+/// Why the program ends before it has sent anything, or in the middle.
+struct Failure {
+    code: u8,
+    message: String,
+}
+
+impl Failure {
+    /// The request is bad.
+    fn request(message: impl Into<String>) -> Self {
+        Failure::new(64, message)
+    }
+
+    fn new(code: u8, message: impl Into<String>) -> Self {
+        let message = message.into();
+        Failure { code, message }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Failure::new(error.exit_code(), error.to_string())
+    }
+}
+
+impl From<JournalError> for Failure {
+    fn from(error: JournalError) -> Self {
+        let code = match error {
+            JournalError::OtherFingerprint(_) => 65,
+            _ => 74,
+        };
+        Failure::new(code, error.to_string())
+    }
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() {
+    let result = match Options::try_parse() {
+        Ok(options) => run(&options).await,
+        // clap returns --help and --version as errors.
+        Err(asked) if asked.exit_code() == 0 => asked.exit(),
+        Err(error) => Err(options::explain(&error)),
+    };
+    let code = result.unwrap_or_else(|failure| {
+        eprintln!("{}", failure.message);
+        failure.code
+    });
+    std::process::exit(code.into());
+}
+
+/// A line of the CSV file whose message is sent in this run.
+struct Line {
+    number: u64,
+    key: String,
+    address: Address,
+    /// The index of its fields.
+    row: usize,
+}
+
+/// What has become of the lines.
+#[derive(Default)]
+struct Counts {
+    sent: usize,
+    refused: usize,
+    unknown: usize,
+    skipped: usize,
+    waiting: usize,
+}
+
+async fn run(options: &Options) -> Result<u8, Failure> {
+    let pool = pool(options)?;
+    let recipients = Recipients::read(&options.recipients)?;
+    let template = std::fs::read(&options.template)
+        .map_err(|error| Failure::new(66, format!("--template cannot be read: {error}")))?;
+    let template = Template::parse(&template, &recipients.columns)?;
+    let sender = match &options.from {
+        Some(address) => {
+            Address::new(address).map_err(|error| Failure::from(Error::from(error)))?
+        }
+        None => template.sender()?,
+    };
+    // Everything is checked before anything is sent.
+    for (index, row) in recipients.rows.iter().enumerate() {
+        let line = recipients.lines[index];
+        template
+            .render(row, "check", &sender)
+            .map_err(|cause| Failure::request(format!("line {line} of the recipients: {cause}")))?;
+    }
+    let journal = Journal::open_for(&options.journal, template.bytes()).await?;
+    let (lines, counts) = lines(&recipients, &journal, options.resend_unknown);
+    let end = send(&pool, &journal, &template, &sender, &recipients, &lines).await;
+    // What is known is recorded, whatever has happened.
+    let synced = journal.sync().await;
+    let end = end?;
+    synced?;
+    pool.close().await;
+    report(options, &journal, &recipients, counts, &end)
+}
+
+fn pool(options: &Options) -> Result<Pool, Failure> {
+    let mut endpoint = Endpoint::from_url(&options.url)?.send_window(WINDOW);
+    if !options.trust.is_empty() {
+        endpoint = endpoint.trust(options.trust.iter().fold(Trust::empty(), Trust::path));
+    }
+    if let Some(path) = &options.password_file {
+        endpoint = endpoint.password(password(path)?);
+    }
+    let mut client = Client::new(endpoint);
+    if let Some(rate) = &options.rate {
+        client = client.rate_limit(options::rate(rate)?);
+    }
+    Ok(client.pool(options::connections(&options.connections)?))
+}
+
+fn password(path: &Path) -> Result<envoi::Secret, Failure> {
+    let until = Instant::now() + Duration::from_secs(5);
+    let failure = |error| Failure::new(66, password::unreadable("--password-file", &error));
+    if password::is_stdin(path) {
+        return Err(Failure::request("--password-file needs a file"));
+    }
+    password::read(path, until).map_err(failure)
+}
+
+/// The lines to send, and the number of those that are final.
+fn lines(recipients: &Recipients, journal: &Journal, resend: bool) -> (Vec<Line>, Counts) {
+    let (mut lines, mut counts) = (Vec::new(), Counts::default());
+    let mut keys = HashSet::new();
+    for (row, address) in recipients.addresses.iter().enumerate() {
+        let key = recipients::key(address);
+        // A mailbox gets one message. The line that repeats it has the state that the first one
+        // reaches.
+        if !keys.insert(key.clone()) {
+            continue;
+        }
+        match journal.state(&key) {
+            Some(JournalState::Sent | JournalState::Refused) => counts.skipped += 1,
+            Some(JournalState::InDoubt) if !resend => {}
+            _ => lines.push(Line {
+                number: recipients.lines[row],
+                key,
+                address: address.clone(),
+                row,
+            }),
+        }
+    }
+    (lines, counts)
+}
+
+/// How sending has ended.
+#[derive(Default)]
+struct End {
+    /// The states of the messages that were answered in this run.
+    states: HashMap<String, JournalState>,
+    /// The exit code of the last failure that concerns all messages.
+    failure: Option<u8>,
+}
+
+async fn send(
+    pool: &Pool,
+    journal: &Journal,
+    template: &Template,
+    sender: &Address,
+    recipients: &Recipients,
+    lines: &[Line],
+) -> Result<End, Failure> {
+    let bar = bar(lines.len());
+    let messages = stream::iter(lines).map(|line| {
+        let key = line.key.clone();
+        let rendered = template.render(&recipients.rows[line.row], &line.key, sender);
+        // It was rendered before without an error.
+        let message = Message::raw(rendered.unwrap_or_default());
+        let journal = journal.clone();
+        let envelope = Envelope::new(sender.clone(), [line.address.clone()]);
+        let envelope = envelope.expect("an envelope of addresses is valid");
+        message.envelope(envelope).on_handover(move |_| {
+            let (journal, key) = (journal.clone(), key.clone());
+            async move { journal.hand_over(&key).await }
+        })
+    });
+    let mut config = BulkConfig::default();
+    config.ordered = false;
+    let mut outcomes = pin!(pool.send_all_with(messages, config));
+    let (mut end, mut told) = (End::default(), HashSet::new());
+    while let Some((number, outcome)) = outcomes.next().await {
+        let line = &lines[number];
+        if let Err(error) = &outcome
+            && error.kind() == ErrorKind::Handover
+        {
+            // Nothing is sent that cannot be recorded.
+            return Err(Failure::new(74, error.to_string()));
+        }
+        let state = journal.record(&line.key, &outcome)?;
+        end.states.insert(line.key.clone(), state);
+        bar.inc(1);
+        if let Err(error) = &outcome {
+            let is_of_server = error.kind() != ErrorKind::Refused;
+            if state == JournalState::NotSent && is_of_server {
+                end.failure = Some(error.exit_code());
+            }
+            // A failure of the server is told once, and not for each message.
+            let text = error.to_string();
+            if state != JournalState::NotSent || !is_of_server || told.insert(text.clone()) {
+                bar.suspend(|| eprintln!("line {}: {}: {text}", line.number, line.address));
+            }
+        }
+    }
+    bar.finish_and_clear();
+    Ok(end)
+}
+
+/// Draws a progress bar on standard error, if that is a terminal.
+fn bar(messages: usize) -> ProgressBar {
+    let length = Some(messages as u64);
+    let bar = ProgressBar::with_draw_target(length, ProgressDrawTarget::stderr());
+    let style = ProgressStyle::with_template("{pos} of {len} [{bar:30}] {per_sec}, {eta} left");
+    if let Ok(style) = style {
+        bar.set_style(style.progress_chars("=> "));
+    }
+    bar
+}
+
+/// Counts and prints what has become of the lines, and returns the exit code, which is about the
+/// whole journal.
+fn report(
+    options: &Options,
+    journal: &Journal,
+    recipients: &Recipients,
+    mut counts: Counts,
+    end: &End,
+) -> Result<u8, Failure> {
+    let mut keys = HashSet::new();
+    for address in &recipients.addresses {
+        let key = recipients::key(address);
+        let is_first = keys.insert(key.clone());
+        let is_final = end.states.get(&key).copied();
+        match journal.state(&key) {
+            Some(JournalState::InDoubt) => counts.unknown += 1,
+            Some(JournalState::Sent) if is_first && is_final.is_some() => counts.sent += 1,
+            Some(JournalState::Refused) if is_first && is_final.is_some() => counts.refused += 1,
+            // Counted before.
+            Some(JournalState::Sent | JournalState::Refused) if is_first => {}
+            Some(JournalState::Sent | JournalState::Refused) => counts.skipped += 1,
+            _ => counts.waiting += 1,
+        }
+    }
+    let entries = journal.to_vec();
+    let in_doubt = || {
+        entries
+            .iter()
+            .filter(|entry| entry.state == JournalState::InDoubt)
+    };
+    let mut list = String::new();
+    for entry in in_doubt() {
+        let key = String::from_utf8_lossy(&entry.key);
+        list += &format!("in doubt: {key}: {}\n", entry.note);
+    }
+    let Counts {
+        sent,
+        refused,
+        unknown,
+        skipped,
+        waiting,
+    } = counts;
+    let text = match options.json {
+        true => {
+            eprint!("{list}");
+            let object = serde_json::json!({"sent": sent, "refused": refused, "unknown": unknown,
+                "skipped": skipped, "waiting": waiting});
+            format!("{object}\n")
+        }
+        false => format!(
+            "{list}{sent} sent, {refused} refused, {unknown} in doubt, {skipped} skipped, \
+                {waiting} waiting\n"
+        ),
+    };
+    // A reader that has gone away does not change what was sent.
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    let has_refused = entries
+        .iter()
+        .any(|entry| entry.state == JournalState::Refused);
+    Ok(match waiting {
+        _ if in_doubt().next().is_some() => 79,
+        _ if has_refused => 69,
+        0 => 0,
+        _ => end.failure.unwrap_or(75),
+    })
+}

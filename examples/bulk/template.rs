@@ -1,0 +1,559 @@
+//! The template: a raw message in which `{{column}}` is replaced.
+//!
+//! Each place has its own encoding: encoded words in headers, quoted names in lists of addresses,
+//! percent-encoding in the URLs of List headers, character references in HTML, and the transfer
+//! encoding of each text part. So the template is taken apart once, and each message is put
+//! together from its pieces.
+
+use std::borrow::Cow;
+
+use base64::Engine as _;
+use csv::StringRecord;
+use envoi::Address;
+use envoi::mail_builder::headers::{Header as _, address, date::Date, text};
+use mail_parser::{Encoding, HeaderValue, MessageParser, MessagePart, MimeHeaders as _, PartType};
+use sha2::{Digest as _, Sha256};
+
+use crate::Failure;
+
+/// A template that was taken apart.
+pub struct Template {
+    bytes: Vec<u8>,
+    pieces: Vec<Piece>,
+    sender: Option<String>,
+    has_date: bool,
+    has_message_id: bool,
+}
+
+enum Piece {
+    /// Bytes that are the same in each message.
+    Literal(Vec<u8>),
+    /// A field of text, with encoded words.
+    Text(String, Text),
+    /// A field of addresses, each with a name and an address.
+    Addresses(String, Vec<(Text, Text)>),
+    /// Another field. In a list field, values in angle brackets are parts of URLs.
+    Structured(String, Text, bool),
+    /// A text, with the field that says how it is encoded.
+    Body(Body),
+}
+
+struct Body {
+    text: Text,
+    is_html: bool,
+    encoding: Encoding,
+    is_8bit: bool,
+    /// The fields that the part has beside its encoding.
+    fields: Vec<Piece>,
+    /// The delimiter of a multipart follows at once.
+    needs_line_end: bool,
+}
+
+/// A text with columns in it.
+struct Text(Vec<Segment>);
+
+enum Segment {
+    Literal(String),
+    Column(usize),
+}
+
+/// Fields with addresses.
+const ADDRESSES: &[&str] = &[
+    "from",
+    "sender",
+    "reply-to",
+    "to",
+    "cc",
+    "bcc",
+    "resent-from",
+    "resent-sender",
+    "resent-to",
+    "resent-cc",
+    "resent-bcc",
+];
+
+/// Fields with a structure that has no encoded words.
+const STRUCTURED: &[&str] = &[
+    "message-id",
+    "in-reply-to",
+    "references",
+    "date",
+    "mime-version",
+    "content-type",
+    "content-transfer-encoding",
+    "content-disposition",
+    "content-id",
+    "return-path",
+    "auto-submitted",
+    "precedence",
+];
+
+impl Template {
+    /// Takes a message apart, whose columns must all be known.
+    pub fn parse(bytes: &[u8], columns: &[String]) -> Result<Self, Failure> {
+        // A BOM is not a part of the message.
+        let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+        let message = MessageParser::new().parse(bytes);
+        let message = message.ok_or_else(|| Failure::request("the template is not a message"))?;
+        let parser = Parser { bytes, columns };
+        let mut pieces = Vec::new();
+        let mut at = 0;
+        let mut parts: Vec<&MessagePart<'_>> = message.parts.iter().collect();
+        parts.sort_by_key(|part| part.offset_header);
+        for part in parts {
+            let start = part.offset_header as usize;
+            // The parts of a message in the message are not looked at.
+            if start < at {
+                continue;
+            }
+            pieces.push(Piece::Literal(bytes[at..start].to_vec()));
+            at = part.offset_body as usize;
+            let text = match &part.body {
+                PartType::Text(text) | PartType::Html(text) if text.contains("{{") => Some(text),
+                _ => None,
+            };
+            let fields = parser.fields(part, text.is_some(), start == 0)?;
+            let Some(text) = text else {
+                pieces.extend(fields);
+                if !matches!(part.body, PartType::Multipart(_)) {
+                    let end = (part.offset_end as usize).max(at);
+                    pieces.push(Piece::Literal(bytes[at..end].to_vec()));
+                    at = end;
+                }
+                continue;
+            };
+            at = part.offset_end as usize;
+            let encoding = part.content_transfer_encoding().unwrap_or_default();
+            pieces.push(Piece::Body(Body {
+                text: parser.text(text, part.offset_body as usize)?,
+                is_html: matches!(part.body, PartType::Html(_)),
+                encoding: part.encoding,
+                is_8bit: encoding.eq_ignore_ascii_case("8bit"),
+                fields,
+                needs_line_end: bytes[at..].starts_with(b"--"),
+            }));
+        }
+        pieces.push(Piece::Literal(bytes[at..].to_vec()));
+        let sender = message.sender().or_else(|| message.from());
+        let sender = sender
+            .and_then(|list| list.first())
+            .and_then(|address| address.address());
+        Ok(Template {
+            sender: sender.map(str::to_owned),
+            has_date: message.date().is_some(),
+            has_message_id: message.message_id().is_some(),
+            bytes: bytes.to_vec(),
+            pieces,
+        })
+    }
+
+    /// The template as it was read.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The sender of the envelope by the headers.
+    pub fn sender(&self) -> Result<Address, Failure> {
+        let sender = self
+            .sender
+            .as_deref()
+            .ok_or_else(|| Failure::request("the template has no sender. Give one by --from."))?;
+        Address::new(sender)
+            .map_err(|error| Failure::request(format!("the sender of the template: {error}")))
+    }
+
+    /// Makes the message for a row. A message without a date or Message-ID gets one; the
+    /// Message-ID is that of the key, so that a message in doubt that is sent again can be
+    /// recognized.
+    pub fn render(
+        &self,
+        row: &StringRecord,
+        key: &str,
+        sender: &Address,
+    ) -> Result<Vec<u8>, String> {
+        let mut out = Vec::with_capacity(self.bytes.len() + 256);
+        if !self.has_date {
+            out.extend(format!("Date: {}\r\n", Date::now().to_rfc822()).bytes());
+        }
+        if !self.has_message_id {
+            let hash = Sha256::new()
+                .chain_update(&self.bytes)
+                .chain_update(key)
+                .finalize();
+            let id: String = hash[..16]
+                .iter()
+                .map(|byte| format!("{byte:02x}"))
+                .collect();
+            let domain = sender
+                .as_str()
+                .rsplit_once('@')
+                .map_or("localhost", |(_, domain)| domain);
+            out.extend(format!("Message-ID: <{id}@{domain}>\r\n").bytes());
+        }
+        for piece in &self.pieces {
+            piece.render(row, &mut out)?;
+        }
+        Ok(out)
+    }
+}
+
+struct Parser<'a> {
+    bytes: &'a [u8],
+    columns: &'a [String],
+}
+
+impl Parser<'_> {
+    /// The header section of a part. Of a part whose text is encoded anew, it has no transfer
+    /// encoding and no empty line.
+    fn fields(
+        &self,
+        part: &MessagePart<'_>,
+        is_encoded: bool,
+        is_first: bool,
+    ) -> Result<Vec<Piece>, Failure> {
+        let mut pieces = Vec::new();
+        let mut at = part.offset_header as usize;
+        let (mut has_type, mut has_version) = (false, false);
+        for header in &part.headers {
+            let (start, end) = (header.offset_field as usize, header.offset_end as usize);
+            pieces.push(Piece::Literal(self.bytes[at..start].to_vec()));
+            at = end;
+            let raw = &self.bytes[start..end];
+            let value = &self.bytes[header.offset_start as usize..end];
+            let name = header.name.as_str().to_owned();
+            let lower = name.to_ascii_lowercase();
+            has_version |= lower == "mime-version";
+            match lower.as_str() {
+                "content-transfer-encoding" if is_encoded => continue,
+                "content-type" if is_encoded => {
+                    has_type = true;
+                    if let HeaderValue::ContentType(value) = &header.value {
+                        pieces.push(Piece::Literal(content_type(value).into_bytes()));
+                        continue;
+                    }
+                }
+                _ => {}
+            }
+            let value = unfolded(value);
+            let decoded = match &header.value {
+                HeaderValue::Text(text) => text.as_ref(),
+                _ => &value,
+            };
+            if !value.contains("{{") && !decoded.contains("{{") {
+                pieces.push(Piece::Literal(raw.to_vec()));
+                continue;
+            }
+            pieces.push(if ADDRESSES.contains(&lower.as_str()) {
+                Piece::Addresses(name, self.addresses(&value, start)?)
+            } else if STRUCTURED.contains(&lower.as_str()) || lower.starts_with("list-") {
+                let is_list = lower.starts_with("list-");
+                Piece::Structured(name, self.text(&value, start)?, is_list)
+            } else {
+                Piece::Text(name, self.text(&decode(&value), start)?)
+            });
+        }
+        let end = part.offset_body as usize;
+        if !is_encoded {
+            pieces.push(Piece::Literal(self.bytes[at..end].to_vec()));
+            return Ok(pieces);
+        }
+        if is_first && !has_version {
+            pieces.push(Piece::Literal(b"MIME-Version: 1.0\r\n".to_vec()));
+        }
+        if !has_type {
+            let field = b"Content-Type: text/plain; charset=utf-8\r\n";
+            pieces.push(Piece::Literal(field.to_vec()));
+        }
+        Ok(pieces)
+    }
+
+    /// Splits a list of addresses.
+    fn addresses(&self, value: &str, offset: usize) -> Result<Vec<(Text, Text)>, Failure> {
+        let (mut items, mut item) = (Vec::new(), String::new());
+        let (mut is_quoted, mut is_escaped) = (false, false);
+        for c in value.chars() {
+            match c {
+                _ if is_escaped => is_escaped = false,
+                '\\' if is_quoted => is_escaped = true,
+                '"' => is_quoted = !is_quoted,
+                ',' if !is_quoted => {
+                    items.push(std::mem::take(&mut item));
+                    continue;
+                }
+                ';' | ':' if !is_quoted => {
+                    let line = self.line(offset);
+                    return Err(Failure::request(format!(
+                        "line {line} of the template: a group of addresses cannot have columns"
+                    )));
+                }
+                _ => {}
+            }
+            item.push(c);
+        }
+        items.push(item);
+        let items = items
+            .iter()
+            .map(|item| item.trim())
+            .filter(|item| !item.is_empty());
+        items
+            .map(|item| {
+                let (name, address) = match item.rsplit_once('<') {
+                    Some((name, address)) => (name, address.trim_end_matches('>')),
+                    None => ("", item),
+                };
+                let name = decode(&unquoted(name.trim()));
+                Ok((
+                    self.text(&name, offset)?,
+                    self.text(address.trim(), offset)?,
+                ))
+            })
+            .collect()
+    }
+
+    /// Finds the columns in a text, which begins at this place of the template.
+    fn text(&self, text: &str, offset: usize) -> Result<Text, Failure> {
+        let mut segments = Vec::new();
+        let mut rest = text;
+        while let Some((before, after)) = rest.split_once("{{") {
+            let Some((name, remaining)) = after.split_once("}}") else {
+                break;
+            };
+            let column = self.columns.iter().position(|column| column == name.trim());
+            let column = column.ok_or_else(|| {
+                let read = text.len() - after.len();
+                let line = self.line(offset) + text[..read].matches('\n').count();
+                Failure::request(format!(
+                    "line {line} of the template: there is no column `{}`",
+                    name.trim().escape_debug()
+                ))
+            })?;
+            segments.push(Segment::Literal(before.to_owned()));
+            segments.push(Segment::Column(column));
+            rest = remaining;
+        }
+        segments.push(Segment::Literal(rest.to_owned()));
+        Ok(Text(segments))
+    }
+
+    fn line(&self, offset: usize) -> usize {
+        1 + self.bytes[..offset]
+            .iter()
+            .filter(|byte| **byte == b'\n')
+            .count()
+    }
+}
+
+impl Text {
+    fn render<'r>(
+        &self,
+        row: &'r StringRecord,
+        mut encode: impl FnMut(&str, &'r str) -> Result<Cow<'r, str>, String>,
+    ) -> Result<String, String> {
+        let mut text = String::new();
+        for segment in &self.0 {
+            match segment {
+                Segment::Literal(literal) => text += literal,
+                Segment::Column(column) => {
+                    let value = encode(&text, row.get(*column).unwrap_or_default())?;
+                    text += &value;
+                }
+            }
+        }
+        Ok(text)
+    }
+
+    fn plain(&self, row: &StringRecord) -> String {
+        let plain = self.render(row, |_, value| Ok(value.into()));
+        plain.unwrap_or_default()
+    }
+}
+
+impl Piece {
+    fn render(&self, row: &StringRecord, out: &mut Vec<u8>) -> Result<(), String> {
+        match self {
+            Piece::Literal(bytes) => out.extend(bytes),
+            Piece::Text(name, text) => {
+                let text = one_line(&text.plain(row));
+                out.extend(format!("{name}: ").bytes());
+                text::Text::new(text).write_header(out, name.len() + 2);
+            }
+            Piece::Addresses(name, list) => {
+                let mut addresses = Vec::with_capacity(list.len());
+                for (name, address) in list {
+                    let (name, address) = (one_line(&name.plain(row)), address.plain(row));
+                    let address =
+                        Address::new(address.trim()).map_err(|error| error.to_string())?;
+                    let name = (!name.is_empty()).then_some(name);
+                    addresses.push(address::Address::new_address(name, address.to_string()));
+                }
+                out.extend(format!("{name}: ").bytes());
+                address::Address::new_list(addresses).write_header(out, name.len() + 2);
+            }
+            Piece::Structured(name, text, is_list) => {
+                let text = text.render(row, |before, value| {
+                    let opened = before.rfind('<').unwrap_or_default();
+                    if *is_list
+                        && before[opened..].starts_with('<')
+                        && !before[opened..].contains('>')
+                    {
+                        let set = percent_encoding::NON_ALPHANUMERIC;
+                        return Ok(percent_encoding::utf8_percent_encode(value, set)
+                            .to_string()
+                            .into());
+                    }
+                    let is_quoted = before.matches('"').count() % 2 == 1;
+                    let is_allowed = |c: char| match c {
+                        ' '..='~' if is_quoted => true,
+                        _ => c.is_ascii_alphanumeric() || "!#$%&'*+-./=?^_`{|}~@".contains(c),
+                    };
+                    match value.chars().all(is_allowed) {
+                        true if is_quoted => {
+                            Ok(value.replace('\\', "\\\\").replace('"', "\\\"").into())
+                        }
+                        true => Ok(value.into()),
+                        false => Err(format!("a value is not valid in the field {name}")),
+                    }
+                })?;
+                out.extend(format!("{name}: {text}\r\n").bytes());
+            }
+            Piece::Body(body) => body.render(row, out)?,
+        }
+        Ok(())
+    }
+}
+
+impl Body {
+    fn render(&self, row: &StringRecord, out: &mut Vec<u8>) -> Result<(), String> {
+        for field in &self.fields {
+            field.render(row, out)?;
+        }
+        let text = self.text.render(row, |_, value| {
+            Ok(match self.is_html {
+                true => escape_html(value),
+                false => value.into(),
+            })
+        })?;
+        let text = text.replace("\r\n", "\n").replace(['\r', '\n'], "\r\n");
+        let has_long_line = text.split("\r\n").any(|line| line.len() > 998);
+        let fits = !has_long_line && (text.is_ascii() || self.is_8bit);
+        let (encoding, content): (_, Vec<u8>) = match self.encoding {
+            Encoding::Base64 => ("base64", base64_lines(text.as_bytes())),
+            Encoding::None if fits && text.is_ascii() => ("7bit", text.into_bytes()),
+            Encoding::None if fits => ("8bit", text.into_bytes()),
+            _ => ("quoted-printable", quoted_printable(&text)),
+        };
+        out.extend(format!("Content-Transfer-Encoding: {encoding}\r\n\r\n").bytes());
+        out.extend(content);
+        if self.needs_line_end && !out.ends_with(b"\r\n") {
+            out.extend(b"\r\n");
+        }
+        Ok(())
+    }
+}
+
+/// The field of a text that is UTF-8 now.
+fn content_type(value: &mail_parser::ContentType<'_>) -> String {
+    let subtype = value.subtype().unwrap_or("plain");
+    let mut field = format!("Content-Type: {}/{subtype}; charset=utf-8", value.ctype());
+    for attribute in value.attributes().unwrap_or_default() {
+        if !attribute.name.eq_ignore_ascii_case("charset") {
+            let text = attribute.value.replace('\\', "\\\\").replace('"', "\\\"");
+            field += &format!(";\r\n {}=\"{text}\"", attribute.name);
+        }
+    }
+    field + "\r\n"
+}
+
+/// The value of a field on one line.
+fn unfolded(value: &[u8]) -> String {
+    let value = String::from_utf8_lossy(value);
+    value
+        .replace("\r\n", "\n")
+        .replace('\n', "")
+        .trim()
+        .to_owned()
+}
+
+/// Decodes encoded words (RFC 2047).
+fn decode(text: &str) -> String {
+    if !text.contains("=?") {
+        return text.to_owned();
+    }
+    let field = format!("Subject: {text}\r\n\r\n");
+    let message = MessageParser::new().parse(&field);
+    let subject = message.as_ref().and_then(|message| message.subject());
+    subject.unwrap_or(text).to_owned()
+}
+
+/// Removes the quotes of a name.
+fn unquoted(name: &str) -> String {
+    let (mut text, mut chars) = (String::new(), name.chars());
+    while let Some(c) = chars.next() {
+        match c {
+            '"' => {}
+            '\\' => text.extend(chars.next()),
+            c => text.push(c),
+        }
+    }
+    text
+}
+
+/// A header field has one line, whatever the value has.
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+fn escape_html(value: &str) -> Cow<'_, str> {
+    if !value.contains(['&', '<', '>', '"', '\'']) {
+        return value.into();
+    }
+    let value = value
+        .replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;");
+    value.replace('"', "&quot;").replace('\'', "&#39;").into()
+}
+
+fn base64_lines(bytes: &[u8]) -> Vec<u8> {
+    let mut lines = Vec::new();
+    for line in bytes.chunks(57) {
+        lines.extend(
+            base64::engine::general_purpose::STANDARD
+                .encode(line)
+                .bytes(),
+        );
+        lines.extend(b"\r\n");
+    }
+    lines
+}
+
+/// Encodes a text with CRLF line ends as quoted-printable (RFC 2045, 6.7).
+fn quoted_printable(text: &str) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len());
+    for (index, line) in text.split("\r\n").enumerate() {
+        if index > 0 {
+            out.extend(b"\r\n");
+        }
+        let mut length = 0;
+        for (at, byte) in line.bytes().enumerate() {
+            // A blank at the end of a line could get lost.
+            let is_last = at + 1 == line.len();
+            let is_plain = match byte {
+                b' ' | b'\t' => !is_last,
+                b'!'..=b'~' => byte != b'=',
+                _ => false,
+            };
+            let needed = if is_plain { 1 } else { 3 };
+            if length + needed > 75 {
+                out.extend(b"=\r\n");
+                length = 0;
+            }
+            match is_plain {
+                true => out.push(byte),
+                false => out.extend(format!("={byte:02X}").bytes()),
+            }
+            length += needed;
+        }
+    }
+    out
+}

@@ -1,0 +1,571 @@
+//! The example `bulk` as a program: what it delivers, prints and exits with, also when it is killed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::Stdio;
+use std::time::Duration;
+
+use envoi::testing::{Builder, Fault, Server, Step};
+use mail_parser::MessageParser;
+use serde_json::{Value, json};
+use support::program::{self, Run};
+use tempfile::TempDir;
+use tokio::process::Command;
+
+const TEMPLATE: &str = "From: \"News, weekly\" <news@example.org>\r\n\
+    To: {{name}} <{{email}}>\r\n\
+    Subject: Hello {{name}}\r\n\
+    Message-ID: <{{id}}.news@example.org>\r\n\
+    List-Unsubscribe: <https://example.org/leave?who={{email}}>\r\n\
+    Date: Tue, 1 Jul 2003 10:52:37 +0200\r\n\
+    \r\n\
+    Dear {{ name }},\r\nread the news.\r\n";
+
+/// The files of a mailing.
+struct Mailing {
+    folder: TempDir,
+    server: Server,
+}
+
+impl Mailing {
+    async fn new(builder: Builder, template: &str, csv: &str) -> Self {
+        let mailing = Mailing {
+            folder: tempfile::tempdir().unwrap(),
+            server: builder.plaintext().start().await.unwrap(),
+        };
+        mailing.write("template.eml", template);
+        mailing.write("recipients.csv", csv);
+        mailing
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.folder.path().join(name).to_str().unwrap().to_owned()
+    }
+
+    fn write(&self, name: &str, content: impl AsRef<[u8]>) {
+        std::fs::write(self.path(name), content).unwrap();
+    }
+
+    fn arguments(&self, more: &[&str]) -> Vec<String> {
+        let url = self.server.url();
+        let (recipients, template) = (self.path("recipients.csv"), self.path("template.eml"));
+        let journal = self.path("journal");
+        let arguments = [
+            "--url",
+            &url,
+            "--recipients",
+            &recipients,
+            "--template",
+            &template,
+            "--journal",
+            &journal,
+        ];
+        arguments
+            .iter()
+            .chain(more)
+            .map(|text| (*text).to_owned())
+            .collect()
+    }
+
+    async fn run(&self, more: &[&str]) -> Run {
+        let arguments = self.arguments(more);
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        program::run("bulk", &arguments, b"", &[]).await
+    }
+
+    /// The numbers: sent, refused, unknown, skipped, waiting.
+    async fn counts(&self, more: &[&str], code: i32) -> [u64; 5] {
+        let run = self.run(&[more, &["--json"]].concat()).await;
+        let object = run.exits_with(code).json();
+        assert_eq!(object.as_object().unwrap().len(), 5);
+        ["sent", "refused", "unknown", "skipped", "waiting"]
+            .map(|name| object[name].as_u64().unwrap())
+    }
+
+    /// The messages by their recipient, which is the only one of each.
+    fn received(&self) -> BTreeMap<String, Vec<Vec<u8>>> {
+        let mut received: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for message in self.server.messages() {
+            assert_eq!(message.recipients.len(), 1);
+            let content = message.read().unwrap();
+            received
+                .entry(message.recipients[0].clone())
+                .or_default()
+                .push(content);
+        }
+        received
+    }
+
+    fn one(&self) -> Vec<u8> {
+        let received = self.received();
+        assert_eq!(received.len(), 1);
+        received.into_values().next().unwrap().remove(0)
+    }
+}
+
+fn csv(count: usize) -> String {
+    let line = |number| format!("user{number}@example.com,User {number},{number}\n");
+    "email,name,id\n".to_owned() + &(0..count).map(line).collect::<String>()
+}
+
+#[tokio::test]
+async fn each_line_gets_one_message() {
+    // With a BOM, quoted fields, and a domain in another case.
+    let csv = "\u{feff}name,email,id\n\"Doe, \"\"JD\"\" John\",john@Example.COM,1\nÄnne,anne@example.com,2\n";
+    let mailing = Mailing::new(Server::builder(), TEMPLATE, csv).await;
+    assert_eq!(mailing.counts(&[], 0).await, [2, 0, 0, 0, 0]);
+    let received = mailing.received();
+    let parsed = |to: &str| {
+        let content = &received[to][0];
+        (
+            String::from_utf8(content.clone()).unwrap(),
+            MessageParser::new().parse(content).unwrap(),
+        )
+    };
+    let (text, john) = parsed("john@Example.COM");
+    assert_eq!(john.subject(), Some("Hello Doe, \"JD\" John"));
+    let to = john.to().unwrap().first().unwrap();
+    assert_eq!(
+        (to.name(), to.address()),
+        (Some("Doe, \"JD\" John"), Some("john@Example.COM"))
+    );
+    assert!(
+        john.body_text(0)
+            .unwrap()
+            .starts_with("Dear Doe, \"JD\" John,"),
+        "{text}"
+    );
+    assert!(
+        text.contains("<https://example.org/leave?who=john%40Example%2ECOM>"),
+        "{text}"
+    );
+    assert_eq!(john.message_id(), Some("1.news@example.org"));
+    assert!(
+        text.starts_with("From: \"News, weekly\" <news@example.org>\r\n"),
+        "{text}"
+    );
+    let (text, anne) = parsed("anne@example.com");
+    // Encoded words in the header fields, and quoted-printable in a text that was 7bit.
+    assert!(text.is_ascii(), "{text}");
+    assert_eq!(anne.subject(), Some("Hello Änne"));
+    assert_eq!(anne.to().unwrap().first().unwrap().name(), Some("Änne"));
+    assert!(
+        anne.body_text(0).unwrap().starts_with("Dear Änne,\r\nread"),
+        "{text}"
+    );
+    let sender = &mailing.server.messages()[0].reverse_path;
+    assert_eq!(sender.as_deref(), Some("news@example.org"));
+
+    // Nothing is left to be sent.
+    assert_eq!(mailing.counts(&[], 0).await, [0, 0, 0, 2, 0]);
+    assert_eq!(mailing.server.messages().len(), 2);
+}
+
+/// A text is encoded as its part is, and HTML has references.
+#[tokio::test]
+async fn each_part_keeps_its_encoding() {
+    let template = "From: news@example.org\r\nMIME-Version: 1.0\r\n\
+        Subject: =?utf-8?Q?F=C3=BCr_{{name}}?=\r\n\
+        Content-Type: multipart/mixed; boundary=outer\r\n\r\nA preamble {{x}}.\r\n--outer\r\n\
+        Content-Type: multipart/alternative; boundary=inner\r\n\r\n--inner\r\n\
+        Content-Type: text/plain; charset=iso-8859-1\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n\
+        Gr=FC=DFe an {{na=\r\nme}}.\r\n--inner\r\n\
+        Content-Type: text/html; charset=utf-8\r\nContent-Transfer-Encoding: base64\r\n\r\n\
+        PHA+SGVsbG8gPGI+e3tuYW1lfX08L2I+ITwvcD4K\r\n--inner--\r\n--outer\r\n\
+        Content-Type: application/octet-stream\r\nContent-Transfer-Encoding: base64\r\n\r\n\
+        e3tuYW1lfX0=\r\n--outer--\r\n";
+    let csv = "email,name\nyou@example.com,\"<b>T & 'Ö'</b>\nsecond line\"\n";
+    let mailing = Mailing::new(Server::builder(), template, csv).await;
+    mailing.run(&[]).await.exits_with(0);
+    let content = mailing.one();
+    let text = String::from_utf8(content.clone()).unwrap();
+    let message = MessageParser::new().parse(&content).unwrap();
+    assert_eq!(
+        message.subject(),
+        Some("Für <b>T & 'Ö'</b> second line"),
+        "{text}"
+    );
+    let plain = message.body_text(0).unwrap();
+    assert_eq!(
+        plain.trim_end(),
+        "Grüße an <b>T & 'Ö'</b>\r\nsecond line.",
+        "{text}"
+    );
+    let html = message.body_html(0).unwrap();
+    let expected = "<p>Hello <b>&lt;b&gt;T &amp; &#39;Ö&#39;&lt;/b&gt;\r\nsecond line</b>!</p>";
+    assert_eq!(html.trim_end(), expected, "{text}");
+    // An attachment is not a text, and a preamble neither.
+    assert_eq!(
+        message.attachment(0).unwrap().contents(),
+        b"{{name}}",
+        "{text}"
+    );
+    assert!(text.contains("A preamble {{x}}."), "{text}");
+    assert!(
+        text.contains("Content-Transfer-Encoding: base64\r\n\r\nPHA+"),
+        "{text}"
+    );
+    // A message has a date and an identifier.
+    assert!(
+        message.date().is_some() && message.message_id().is_some(),
+        "{text}"
+    );
+}
+
+#[tokio::test]
+async fn bad_input_is_refused_before_anything_is_sent() {
+    let good = csv(3);
+    for (template, csv, code, words) in [
+        (
+            TEMPLATE,
+            "name,id\nx,1\n",
+            64,
+            "line 1 of the recipients has no column `email`",
+        ),
+        (
+            TEMPLATE,
+            "email,name,id\na@example.com,A,1\nb.example.com,B,2\n",
+            64,
+            "line 3 of the recipients",
+        ),
+        (
+            TEMPLATE,
+            "email,name,id\na@example.com,A\n",
+            64,
+            "line 2 of the recipients: it has 2 fields",
+        ),
+        (
+            TEMPLATE,
+            "email,name,id\na@example.com,A,<x>\n",
+            64,
+            "line 2 of the recipients: a value is not valid",
+        ),
+        (
+            "From: a@example.org\r\n\r\nHi.\r\n{{nam}}\r\n",
+            &good,
+            64,
+            "line 4 of the template: there is no column `nam`",
+        ),
+        (
+            "From: a@example.org\r\nSubject: {{ X }}\r\n\r\nHi.\r\n",
+            &good,
+            64,
+            "line 2 of the template: there is no column `X`",
+        ),
+        (
+            "Subject: x\r\n\r\nHi.\r\n",
+            &good,
+            64,
+            "the template has no sender",
+        ),
+    ] {
+        let mailing = Mailing::new(Server::builder(), template, csv).await;
+        mailing.run(&[]).await.exits_with(code).says(words);
+        assert!(mailing.server.messages().is_empty(), "{words}");
+    }
+    let mailing = Mailing::new(Server::builder(), TEMPLATE, &good).await;
+    mailing.write("recipients.csv", b"email,name,id\na@example.com,\xff,1\n");
+    mailing
+        .run(&[])
+        .await
+        .exits_with(64)
+        .says("line 2 of the recipients: it is not UTF-8");
+    mailing.write("recipients.csv", &good);
+    for file in ["recipients.csv", "template.eml"] {
+        let mailing = Mailing::new(Server::builder(), TEMPLATE, &good).await;
+        std::fs::remove_file(mailing.path(file)).unwrap();
+        mailing.run(&[]).await.exits_with(66).says("cannot be read");
+    }
+    for more in [
+        &["--rate", "10"][..],
+        &["--rate", "0/s"],
+        &["--connections", "0"],
+        &["--from", "x"],
+        &["--secret", "Xyzzy"],
+    ] {
+        let run = mailing.run(more).await;
+        assert!(!run.exits_with(64).stderr.contains("Xyzzy"));
+    }
+}
+
+#[tokio::test]
+async fn the_envelope_has_the_senders_address() {
+    let template = "From: a@example.org, b@example.org\r\nSender: s@example.org\r\n\r\nHi.\r\n";
+    let mailing = Mailing::new(Server::builder(), template, &csv(1)).await;
+    mailing.run(&[]).await.exits_with(0);
+    assert_eq!(
+        mailing.server.messages()[0].reverse_path.as_deref(),
+        Some("s@example.org")
+    );
+    let mailing = Mailing::new(Server::builder(), template, &csv(1)).await;
+    mailing
+        .run(&["--from", "bounces@example.org"])
+        .await
+        .exits_with(0);
+    assert_eq!(
+        mailing.server.messages()[0].reverse_path.as_deref(),
+        Some("bounces@example.org")
+    );
+}
+
+/// What is final is skipped, what is not is tried again, and what is in doubt is listed.
+#[tokio::test]
+async fn a_second_run_sends_what_is_left() {
+    let server = Server::builder()
+        .refuse_recipient("user1@example.com", "550 5.1.1 No such user")
+        .fault(
+            Fault::reply(Step::Rcpt, "450 4.2.1 Busy")
+                .matching("user2@")
+                .times(1),
+        )
+        .fault(Fault::close(Step::Accepted).matching("user3@").times(1));
+    let mailing = Mailing::new(server, TEMPLATE, &csv(6)).await;
+    let first = mailing.run(&[]).await;
+    first.exits_with(79).says("line 3: user1@example.com: ");
+    assert!(
+        first.stdout.contains("in doubt: user3@example.com: "),
+        "{}",
+        first.stdout
+    );
+    assert!(
+        first
+            .stdout
+            .ends_with("3 sent, 1 refused, 1 in doubt, 0 skipped, 1 waiting\n"),
+        "{}",
+        first.stdout
+    );
+    assert_eq!(mailing.counts(&[], 79).await, [1, 0, 1, 4, 0]);
+    assert_eq!(mailing.counts(&[], 79).await, [0, 0, 1, 5, 0]);
+    // Sent again by request alone; the exit code is that of the refused one then.
+    assert_eq!(
+        mailing.counts(&["--resend-unknown"], 69).await,
+        [1, 0, 0, 5, 0]
+    );
+    assert_eq!(mailing.counts(&[], 69).await, [0, 0, 0, 6, 0]);
+    let received = mailing.received();
+    assert_eq!(received["user3@example.com"].len(), 2);
+    assert_eq!(received.values().map(Vec::len).sum::<usize>(), 6);
+}
+
+/// A mailbox gets one message, and each line is counted once.
+#[tokio::test]
+async fn repeated_mailboxes_get_one_message() {
+    let csv = "email,name,id\na@example.com,A,1\na@EXAMPLE.com,B,2\nb@example.com,C,3\n";
+    let mailing = Mailing::new(Server::builder(), TEMPLATE, csv).await;
+    assert_eq!(mailing.counts(&[], 0).await, [2, 0, 0, 1, 0]);
+    assert_eq!(mailing.server.messages().len(), 2);
+}
+
+#[tokio::test]
+async fn failures_of_the_server_leave_lines_waiting() {
+    let mailing = Mailing::new(Server::builder(), TEMPLATE, &csv(20)).await;
+    mailing
+        .server
+        .add_fault(Fault::reply(Step::Greeting, "421 4.3.2 Not now"));
+    let run = mailing.run(&["--json"]).await;
+    let expected = json!({"sent": 0, "refused": 0, "unknown": 0, "skipped": 0, "waiting": 20});
+    assert_eq!(run.exits_with(75).json(), expected);
+    mailing.server.clear_faults();
+    assert_eq!(mailing.counts(&[], 0).await, [20, 0, 0, 0, 0]);
+
+    let login = Server::builder().login("me", "secret").auth_in_clear(true);
+    let mailing = Mailing::new(login, TEMPLATE, &csv(2)).await;
+    let password = mailing.path("password");
+    mailing.write("password", "wrong");
+    let url = mailing.server.url().replace("me:secret@", "me@");
+    let arguments = mailing.arguments(&["--password-file", &password, "--json"]);
+    let arguments: Vec<&str> = arguments
+        .iter()
+        .map(|text| {
+            if *text == mailing.server.url() {
+                url.as_str()
+            } else {
+                text
+            }
+        })
+        .collect();
+    let run = program::run("bulk", &arguments, b"", &[]).await;
+    assert_eq!(run.exits_with(77).json()["waiting"], 2);
+}
+
+#[tokio::test]
+async fn a_journal_belongs_to_one_template_and_one_process() {
+    let mailing = Mailing::new(Server::builder(), TEMPLATE, &csv(2)).await;
+    mailing.run(&[]).await.exits_with(0);
+    mailing.write(
+        "template.eml",
+        TEMPLATE.replace("read the news", "read more"),
+    );
+    mailing
+        .run(&[])
+        .await
+        .exits_with(65)
+        .says("belongs to other messages");
+    mailing.write("template.eml", TEMPLATE);
+    let journal = envoi::Journal::open(mailing.path("journal")).await.unwrap();
+    mailing
+        .run(&[])
+        .await
+        .exits_with(74)
+        .says("in use by another process");
+    journal.close().await.unwrap();
+    mailing.write("journal", "something else\n");
+    mailing
+        .run(&[])
+        .await
+        .exits_with(74)
+        .says("is not a journal");
+    let missing = mailing.path("missing/journal");
+    let mut arguments = mailing.arguments(&[]);
+    *arguments.last_mut().unwrap() = missing;
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    program::run("bulk", &arguments, b"", &[])
+        .await
+        .exits_with(74);
+    assert_eq!(mailing.server.messages().len(), 2);
+}
+
+/// Nothing is sent that could not be recorded.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_full_disk_stops_the_mailing() {
+    let mailing = Mailing::new(Server::builder(), TEMPLATE, &csv(500)).await;
+    let arguments = mailing.arguments(&["--json"]);
+    // The journal may have 20 KiB.
+    let script = "ulimit -f 20; trap '' XFSZ; exec \"$0\" \"$@\"";
+    let output = Command::new("bash")
+        .args(["-c", script])
+        .arg(program::path("bulk"))
+        .args(&arguments)
+        .output()
+        .await
+        .unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(74), "{stderr}");
+    let sent = mailing.received();
+    assert!(!sent.is_empty() && sent.len() < 500, "{}", sent.len());
+    // Each message that was sent is in the journal, so none is sent twice.
+    let counts = mailing.counts(&[], 79).await;
+    assert_eq!(counts.iter().sum::<u64>(), 500);
+    assert!(
+        mailing
+            .received()
+            .values()
+            .all(|messages| messages.len() == 1)
+    );
+}
+
+#[tokio::test]
+async fn the_rate_and_the_connections_are_limited() {
+    let mailing = Mailing::new(Server::builder(), TEMPLATE, &csv(40)).await;
+    let began = std::time::Instant::now();
+    let counts = mailing
+        .counts(&["--connections", "2", "--rate", "30/s"], 0)
+        .await;
+    assert_eq!(counts, [40, 0, 0, 0, 0]);
+    assert!(began.elapsed() >= Duration::from_secs(1));
+    assert!(mailing.server.connections().len() <= 2);
+}
+
+fn number_in(variable: &str, default: usize) -> usize {
+    let value = std::env::var(variable).ok();
+    value.map_or(default, |value| value.parse().unwrap())
+}
+
+/// Killed at random points, with a faulty server: each recipient is accepted exactly once, or listed
+/// as in doubt. `ENVOI_BULK_RECIPIENTS` and `ENVOI_BULK_KILLS` set how many.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_mailing_sends_nothing_twice() {
+    let recipients = number_in("ENVOI_BULK_RECIPIENTS", 500);
+    let kills = number_in("ENVOI_BULK_KILLS", 5);
+    let server = Server::builder()
+        .offer("CHUNKING")
+        .fault(Fault::delay(Step::Accepted, Duration::from_millis(2)))
+        .fault(Fault::reply(Step::Message, "451 4.3.0 Try later").one_in(40, 1))
+        .fault(Fault::reply(Step::Mail, "421 4.3.2 Going down").one_in(120, 2))
+        .fault(Fault::reply(Step::Rcpt, "450 4.2.1 Busy").one_in(60, 3))
+        .fault(Fault::close(Step::Data).one_in(200, 4))
+        .fault(Fault::close(Step::Message).one_in(300, 5))
+        .fault(Fault::close(Step::Accepted).one_in(300, 6));
+    let mailing = Mailing::new(server, TEMPLATE, &csv(recipients)).await;
+    let mut random = random_numbers(17);
+    for kill in 0..kills {
+        let mut child = Command::new(program::path("bulk"))
+            .args(mailing.arguments(&[]))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        // At a random number of messages: those that are left are shared by the runs that are left.
+        let before = mailing.server.messages().len();
+        let each = (recipients.saturating_sub(before) / (kills - kill + 1)).max(1);
+        let at = before + 1 + random() as usize % each;
+        tokio::select! {
+            // It may have sent all that it could.
+            _ = child.wait() => {}
+            // If fewer come, it has ended.
+            _ = mailing.server.wait_for(at, Duration::from_secs(60)) => {
+                child.start_kill().unwrap();
+                child.wait().await.unwrap();
+            }
+        }
+    }
+    // Then until nothing is left.
+    let last = loop {
+        let run = mailing.run(&["--json"]).await;
+        let counts: Value = run.json();
+        let total: u64 = counts
+            .as_object()
+            .unwrap()
+            .values()
+            .map(|n| n.as_u64().unwrap())
+            .sum();
+        assert_eq!(
+            total, recipients as u64,
+            "each line is counted once: {counts}"
+        );
+        if counts["waiting"] == 0 {
+            break run;
+        }
+    };
+    let in_doubt: BTreeSet<String> = last
+        .stderr
+        .lines()
+        .filter_map(|line| line.strip_prefix("in doubt: ")?.split(':').next())
+        .map(str::to_owned)
+        .collect();
+    last.exits_with(if in_doubt.is_empty() { 0 } else { 79 });
+    let received = mailing.received();
+    for (to, messages) in &received {
+        assert_eq!(messages.len(), 1, "{to} got it more than once");
+    }
+    for number in 0..recipients {
+        let to = format!("user{number}@example.com");
+        assert!(
+            received.contains_key(&to) || in_doubt.contains(&to),
+            "{to} was neither accepted nor is in doubt"
+        );
+    }
+    println!(
+        "{} received, {} in doubt after {kills} kills",
+        received.len(),
+        in_doubt.len()
+    );
+    // Only messages in flight can be in doubt, and few of them.
+    assert!(
+        in_doubt.len() < recipients / 2,
+        "{} in doubt",
+        in_doubt.len()
+    );
+}
+
+/// Numbers that are the same in each run (xorshift).
+fn random_numbers(seed: u64) -> impl FnMut() -> u64 {
+    let mut state = seed;
+    move || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state
+    }
+}
