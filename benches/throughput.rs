@@ -12,6 +12,8 @@
 //! third process on the same cores. envoi's time is that of its whole work, from creating the
 //! runtime to the reply to QUIT; the loop's begins when its bytes are in memory.
 //!
+//! A signed attachment is compared with the same one unsigned, sent by envoi in the same rounds.
+//!
 //! A row has the medians, then the ratios of single rounds: of the speed, where 1 is the loop's and
 //! the lowest is the worst round, and of the CPU time, where the highest is the worst. On a busy
 //! machine both ratios approach 1. They are meaningful only if the loop runs at full speed.
@@ -20,6 +22,7 @@ mod support;
 
 use std::path::{Path, PathBuf};
 
+use envoi::dkim::{DkimKey, DkimSigner};
 use envoi::mail_builder::MessageBuilder;
 use envoi::{Address, Attachment, Client, Envelope, Message};
 use futures::StreamExt as _;
@@ -36,6 +39,8 @@ const LARGE: [(&str, &str); 5] = [
     ("raw/500", "raw, a dot in 500 lines"),
     ("raw/1", "raw, a dot on each line"),
 ];
+/// An attachment whose message is signed with RSA, 2048 bits.
+const SIGNED: &str = "signed";
 /// The number of small messages, and the size of their text in bytes.
 const COUNT: usize = 5_000;
 const TEXT: usize = 1_000;
@@ -62,7 +67,7 @@ fn suite(arguments: &Arguments) {
         [] => &SIZES,
         sizes => sizes,
     };
-    head("MB/s");
+    head("MB/s", "envoi", "bare loop");
     for megabytes in sizes {
         for (what, name) in LARGE {
             let name = format!("{name}, {megabytes} MB");
@@ -76,7 +81,18 @@ fn suite(arguments: &Arguments) {
             }
         }
     }
-    head("mess./s");
+    head("MB/s", "signed", "unsigned");
+    for megabytes in sizes {
+        let name = format!("attachment, {SIGNED} by DKIM, {megabytes} MB");
+        if selected(arguments, &name).next().is_none() {
+            continue;
+        }
+        let work = Work::large(SIGNED, megabytes * 1_000_000, folder.path());
+        for (name, tls) in selected(arguments, &name) {
+            work.compare(&name, &mut sinks[0], tls, arguments.rounds);
+        }
+    }
+    head("mess./s", "envoi", "bare loop");
     for (what, name) in [("one", "one by one"), ("stream", "as a stream")] {
         let work = Work::small(what, folder.path());
         for (name, tls) in selected(arguments, &format!("{COUNT} of 1 KB {name}")) {
@@ -85,10 +101,10 @@ fn suite(arguments: &Arguments) {
     }
 }
 
-fn head(rate: &str) {
+fn head(rate: &str, first: &str, second: &str) {
     println!(
-        "{:39}{:^24} {:^14}  {:^19}  {:^19}",
-        "", "envoi", "bare loop", "speed, of the loop", "CPU, of the loop"
+        "{:39}{first:^24} {second:^14}  {:^19}  {:^19}",
+        "", "speed, to the other", "CPU, to the other"
     );
     println!(
         "{:39}{rate:>8} {:>7} {:>7} {rate:>7} {:>7}  median (range)      median (range)",
@@ -143,7 +159,8 @@ impl Work {
         }
     }
 
-    /// Each round sends once with envoi and once with the bare loop.
+    /// Each round sends once with envoi, and once with the bare loop or, of a signed message, the
+    /// unsigned one.
     fn compare(&self, name: &str, sink: &mut Sink, tls: bool, rounds: usize) {
         let port = sink.port(tls).to_string();
         let ca_file = if tls {
@@ -159,9 +176,12 @@ impl Work {
         let rounds = Rounds::measure(rounds, || {
             let envoi = support::run(&["envoi", self.what, &url, &file]);
             self.check(sink.arrived(), tls);
-            let bare = support::run(&["bare", self.what, &port, &ca_file, &wire]);
+            let other = match self.what {
+                SIGNED => support::run(&["envoi", "attachment", &url, &file]),
+                what => support::run(&["bare", what, &port, &ca_file, &wire]),
+            };
             self.check(sink.arrived(), tls);
-            [envoi, bare]
+            [envoi, other]
         });
         let amount = if self.messages > 1 {
             self.messages as f64
@@ -188,9 +208,11 @@ impl Work {
     /// Everything must have arrived, encrypted or not as expected.
     fn check(&self, arrived: Arrived, tls: bool) {
         assert_eq!((arrived.messages, arrived.tls), (self.messages, tls));
-        // Message-ID and boundaries are different for each, and their lengths vary by a few bytes.
+        // Message-ID and boundaries are different for each, and their lengths vary by a few bytes;
+        // and only one of two messages is signed.
+        let varies = if self.what == SIGNED { 1_000 } else { 100 };
         assert!(
-            arrived.bytes.abs_diff(self.bytes) < 100 * self.messages,
+            arrived.bytes.abs_diff(self.bytes) < varies * self.messages,
             "{arrived:?}, not {} bytes",
             self.bytes
         );
@@ -208,6 +230,15 @@ fn message(what: &str, file: &Path) -> Message<'static> {
     match what {
         "attachment" | "bdat" => {
             Message::from(mail().text_body("Attached.")).attach(Attachment::file(file))
+        }
+        SIGNED => {
+            let path = concat!(
+                env!("CARGO_MANIFEST_DIR"),
+                "/src/dkim/tests/keys/rsa-2048.pem"
+            );
+            let key = DkimKey::from_file(path).expect("a key");
+            let signer = DkimSigner::new("example.org", "2026", key).expect("a signer");
+            message("attachment", file).dkim(signer)
         }
         raw if raw.starts_with("raw") => Message::raw_file(file).envelope(
             Envelope::new(address("me@example.org"), [address("you@example.com")])

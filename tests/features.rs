@@ -206,6 +206,14 @@ mod traits {
         all!(is_send: envoi::PooledConnection);
     }
 
+    #[cfg(feature = "dkim")]
+    #[test]
+    fn dkim_types_are_debug_send_and_sync() {
+        use envoi::dkim::*;
+        all!(is_shared: Canonicalization, DkimAlgorithm, DkimKey, DkimRecord, DkimSigner);
+        all!(is_shared: MessageSigner);
+    }
+
     #[cfg(feature = "testing")]
     #[test]
     fn testing_types_are_debug_and_send() {

@@ -166,7 +166,7 @@ fn unsigned_field(signer: &DkimSigner, names: &[&str], hash: &[u8], now: SystemT
     }
     field.tag(&format!("t={};", seconds(time)));
     if let Some(expiry) = signer.get_expires_after() {
-        let end = seconds(time).saturating_add(expiry.as_secs());
+        let end = seconds(time).saturating_add(expiry.as_secs().max(1));
         field.tag(&format!("x={end};"));
     }
     for (at, name) in names.iter().enumerate() {

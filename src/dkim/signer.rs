@@ -168,12 +168,7 @@ impl DkimSigner {
     ///
     /// [`ErrorKind::Request`](crate::ErrorKind::Request): something is not the name of a field.
     pub fn headers<N: AsRef<str>>(mut self, names: impl IntoIterator<Item = N>) -> Result<Self> {
-        self.headers = ["From".into()]
-            .into_iter()
-            .map(Ok)
-            .chain(names.into_iter().map(|name| field_name(name.as_ref())))
-            .collect::<Result<Vec<String>>>()?
-            .into();
+        self.headers = field_names(vec!["From".to_owned()], names)?;
         Ok(self)
     }
 
@@ -197,11 +192,7 @@ impl DkimSigner {
         mut self,
         names: impl IntoIterator<Item = N>,
     ) -> Result<Self> {
-        self.oversigned = names
-            .into_iter()
-            .map(|name| field_name(name.as_ref()))
-            .collect::<Result<Vec<String>>>()?
-            .into();
+        self.oversigned = field_names(Vec::new(), names)?;
         Ok(self)
     }
 
@@ -233,7 +224,8 @@ impl DkimSigner {
         }
     }
 
-    /// Sets the time after which the signature is no longer valid (`x=`), from when it is made.
+    /// Sets the time after which the signature is no longer valid (`x=`), from when it is made, in
+    /// whole seconds and at least one.
     /// Leave enough time for the queues of servers: they try for five days. By default it does not
     /// expire.
     pub fn expires_after(mut self, time: Duration) -> Self {
@@ -323,29 +315,26 @@ impl DkimSigner {
     /// The names in `h=`, of a message that has `count` fields of a name: once for each of them,
     /// and once more for one that may not be added.
     pub(super) fn signed_names<'a>(&'a self, count: &dyn Fn(&str) -> usize) -> Vec<&'a str> {
-        let mut names: Vec<&str> = Vec::with_capacity(self.headers.len());
-        let mut signed: Vec<&str> = Vec::with_capacity(2 * self.headers.len());
-        let contains = |names: &[String], name: &str| {
-            names.iter().any(|known| known.eq_ignore_ascii_case(name))
-        };
-        for name in self.headers.iter().chain(&*self.oversigned) {
-            if names.iter().any(|known| known.eq_ignore_ascii_case(name)) {
-                continue;
-            }
-            names.push(name);
+        let mut signed = Vec::with_capacity(2 * self.headers.len());
+        let others = self.oversigned.iter();
+        let others = others.filter(|name| !contains(&self.headers, name));
+        for name in self.headers.iter().chain(others) {
             let count = count(name);
-            let is_oversigned = contains(&self.oversigned, name)
-                && (count > 0
-                    || !ADDED_BY_SERVERS
-                        .iter()
-                        .any(|added| added.eq_ignore_ascii_case(name)));
-            signed.extend(std::iter::repeat_n(
-                &**name,
-                count + usize::from(is_oversigned),
-            ));
+            let may_be_added = count == 0
+                && ADDED_BY_SERVERS
+                    .iter()
+                    .any(|added| added.eq_ignore_ascii_case(name));
+            let is_oversigned = contains(&self.oversigned, name) && !may_be_added;
+            let times = count + usize::from(is_oversigned);
+            signed.extend(std::iter::repeat_n(&**name, times));
         }
         signed
     }
+}
+
+/// Whether the name of a field is in a list.
+fn contains(names: &[String], name: &str) -> bool {
+    names.iter().any(|known| known.eq_ignore_ascii_case(name))
 }
 
 fn record_name(selector: &str, domain: &str) -> String {
@@ -394,14 +383,24 @@ fn name(what: &str, text: &str) -> Result<String> {
         })
 }
 
-/// Checks the name of a header field, which is written into `h=` (RFC 6376, 3.5).
-fn field_name(name: &str) -> Result<String> {
+/// Adds the names of header fields to a list, each once. They are written into `h=` (RFC 6376,
+/// 3.5).
+fn field_names<N: AsRef<str>>(
+    mut list: Vec<String>,
+    names: impl IntoIterator<Item = N>,
+) -> Result<Arc<[String]>> {
     let is_allowed = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b':' | b';');
-    match !name.is_empty() && name.bytes().all(is_allowed) {
-        true => Ok(name.to_owned()),
-        false => Err(invalid("header", name)
-            .with_hint("A name is made of letters, digits and hyphens, without the colon.")),
+    for name in names {
+        let name = name.as_ref();
+        if name.is_empty() || !name.bytes().all(is_allowed) {
+            return Err(invalid("header", name)
+                .with_hint("A name is made of letters, digits and hyphens, without the colon."));
+        }
+        if !contains(&list, name) {
+            list.push(name.to_owned());
+        }
     }
+    Ok(list.into())
 }
 
 /// Encodes the local part of an identity (RFC 6376, 2.11).

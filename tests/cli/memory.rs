@@ -27,7 +27,19 @@ async fn send_streams_a_gigabyte_file_in_constant_memory() {
     let folder = tempfile::tempdir().unwrap();
     let path = gigabyte(folder.path());
     let attach = path.to_str().unwrap();
-    send_to_a_slow_reader(attach, Stdio::null()).await;
+    send_to_a_slow_reader(attach, Stdio::null(), &[]).await;
+}
+
+/// It is read twice. The first time is over when the program connects, so all of its memory counts.
+#[tokio::test]
+async fn send_signs_a_gigabyte_in_constant_memory() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = gigabyte(folder.path());
+    let keys = concat!(env!("CARGO_MANIFEST_DIR"), "/src/dkim/tests/keys");
+    let key = format!("example.org,2026,{keys}/rsa-2048.pem");
+    let attach = path.to_str().unwrap();
+    let peak = send_to_a_slow_reader(attach, Stdio::null(), &["--dkim", &key]).await;
+    assert!(peak < 32 << 20, "{peak} bytes were resident");
 }
 
 /// A reader inside a message of mail-builder's.
@@ -35,7 +47,7 @@ async fn send_streams_a_gigabyte_file_in_constant_memory() {
 async fn send_streams_a_gigabyte_from_stdin_in_constant_memory() {
     let folder = tempfile::tempdir().unwrap();
     let file = File::open(gigabyte(folder.path())).unwrap();
-    send_to_a_slow_reader("-", file.into()).await;
+    send_to_a_slow_reader("-", file.into(), &[]).await;
 }
 
 /// It has holes and takes no room.
@@ -45,7 +57,8 @@ fn gigabyte(folder: &Path) -> std::path::PathBuf {
     path
 }
 
-async fn send_to_a_slow_reader(attach: &str, stdin: Stdio) {
+/// Returns the peak of the program's memory.
+async fn send_to_a_slow_reader(attach: &str, stdin: Stdio, more: &[&str]) -> u64 {
     // It has the certificate; the listening is done here.
     let server = Server::start().await.unwrap();
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
@@ -67,6 +80,7 @@ async fn send_to_a_slow_reader(attach: &str, stdin: Stdio) {
             "--attach",
             attach,
         ])
+        .args(more)
         .stdin(stdin)
         .stdout(Stdio::null())
         .kill_on_drop(true)
@@ -107,6 +121,7 @@ async fn send_to_a_slow_reader(attach: &str, stdin: Stdio) {
         "{} bytes more than the {idle} of the idle program",
         peak - idle
     );
+    peak
 }
 
 /// The dialogue as far as the go-ahead for the message.

@@ -260,3 +260,39 @@ async fn passwords_are_wiped_from_memory() {
         }
     }
 }
+
+/// The key of RFC 8032, 7.1, masked: as it is, and in PKCS#8 as base64.
+#[cfg(feature = "dkim")]
+const MASKED_KEYS: [&[u8]; 2] = [
+    b"\xc84\xe4\xc8\xba\xa8\x0f5\xef\xd1\x1f\xa1\xc7\xb9y\x91\x11\x1c\x90<.g<L%n\xf9VI\xfb*5",
+    b"\x18\x16a\x16\x14\x04\x14\x22\x17\x04\x0c\x11\x1eg\x03\x22\x17\x16\x1c\x10\x1c\x1fd=&\x0f\
+      f#z\x03%2 :\x07\x1el\x1f\x19&\x19\x18\x07\x10\x066\x03%0/\x1f%\x12\x0d\x14b'\x14\x186';l2",
+];
+
+/// Reading, signing with and dropping a key leaves neither its text nor the key itself.
+#[cfg(feature = "dkim")]
+#[test]
+fn dkim_keys_are_wiped_from_memory() {
+    use envoi::dkim::{DkimKey, DkimSigner, MessageSigner};
+    if !is_alone("memory::dkim_keys_are_wiped_from_memory") {
+        return;
+    }
+    let [key, text] = MASKED_KEYS;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("key.pem");
+    // Made in one piece, so that no half of it is left behind.
+    let mut pem = zeroize::Zeroizing::new(Vec::with_capacity(200));
+    pem.extend_from_slice(b"-----BEGIN PRIVATE KEY-----\n");
+    pem.extend(text.iter().map(|byte| byte ^ MASK));
+    pem.extend_from_slice(b"\n-----END PRIVATE KEY-----\n");
+    fs::write(&path, &*pem).unwrap();
+    assert!(found(text) > 0, "what is there is found");
+    drop(pem);
+    let signer = DkimSigner::new("example.org", "2026", DkimKey::from_file(path).unwrap());
+    let mut signing = MessageSigner::new([signer.unwrap()]);
+    signing.update("From: alice@example.org\r\n\r\n");
+    assert!(found(key) > 0, "the key in use is found");
+    signing.finish().unwrap();
+    assert_eq!(found(key), 0, "the key is still in memory");
+    assert_eq!(found(text), 0, "its text is still in memory");
+}

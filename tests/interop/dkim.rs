@@ -72,7 +72,7 @@ fn verified_by_opendkim(message: &[u8], records: &Path) -> usize {
     let records = records.display();
     std::fs::write(
         &settings,
-        format!("TestPublicKeys {records}\nSyslog no\nMode v\n"),
+        format!("TestPublicKeys {records}\nMaximumSignaturesToVerify 9\nSyslog no\nMode v\n"),
     )
     .unwrap();
     let output = Command::new("opendkim")
@@ -106,8 +106,10 @@ async fn delivered_messages_have_signatures_that_others_verify() {
     let records = publish(&signers, folder.path());
     let path = folder.path().join("data.bin");
     std::fs::write(&path, noise(300_000)).unwrap();
-    let raw = "From: alice@envoi.test\nTo : bob@envoi.test,\n\tcarl@envoi.test\nBcc: x@envoi.test\n\
-        Subject:  two  words \n\n.\n..dots\ntwo  words \t\n \n\n\nthe end is missing";
+    // One blank after each colon and none before: Postfix and the test mode of OpenDKIM write them
+    // so, which the simple form does not permit.
+    let raw = "From: alice@envoi.test\nTo: bob@envoi.test,\n\tcarl@envoi.test\nBcc: x@envoi.test\n\
+        Subject: two  words \n\n.\n..dots\ntwo  words \t\n \n\n\nthe end is missing";
     let lmtp = (dovecot().server.clone(), dovecot().lmtp()[0].clone());
     let servers = both()
         .map(|server| (server.clone(), server.plain()))

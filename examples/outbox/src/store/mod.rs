@@ -167,7 +167,11 @@ enum Request {
         job: Box<Job>,
         change: Change,
     },
-    Renew,
+    /// Makes the worker known to apalis.
+    Register,
+    Renew {
+        id: String,
+    },
     Expire,
     Overdue {
         max_age: Duration,
@@ -322,9 +326,15 @@ impl Store {
         }
     }
 
-    /// Renews all leases of this worker.
-    pub async fn renew(&self) -> Result<()> {
-        self.call(Request::Renew).await.map(drop)
+    /// Makes this worker known to the engine, of which it claims.
+    pub async fn register(&self) -> Result<()> {
+        self.call(Request::Register).await.map(drop)
+    }
+
+    /// Renews the lease of a job, if this worker has one.
+    pub async fn renew(&self, id: &str) -> Result<()> {
+        let id = id.to_owned();
+        self.call(Request::Renew { id }).await.map(drop)
     }
 
     /// Takes the jobs whose lease has expired from their workers: those that were not handed over

@@ -118,8 +118,7 @@ function requests.promote()
             redis.call("ZREM", keys.scheduled, unpack(due))
         end
     until #due < 500
-    redis.call("ZADD", keys.workers, clock[1], worker)
-    redis.call("ZADD", "outbox:workers", int(now + lease_millis), worker)
+    requests.register()
     local gone = redis.call("ZRANGEBYSCORE", "outbox:workers", "-inf", "(" .. int(now))
     for _, name in ipairs(gone) do
         local inflight = keys.inflight .. ":" .. name
@@ -156,16 +155,16 @@ end
 
 requests.save = save
 
-function requests.renew()
-    for _, state in ipairs({ "running", "handing-over" }) do
-        for _, id in ipairs(redis.call("ZRANGE", "outbox:state:" .. state, 0, -1)) do
-            if redis.call("HGET", job_key(id), "owner") == worker then
-                redis.call("ZADD", "outbox:leases", int(now + lease_millis), id)
-            end
-        end
-    end
+function requests.register()
     redis.call("ZADD", keys.workers, clock[1], worker)
     redis.call("ZADD", "outbox:workers", int(now + lease_millis), worker)
+    return 1
+end
+
+function requests.renew(id)
+    if redis.call("HGET", job_key(id), "owner") == worker then
+        redis.call("ZADD", "outbox:leases", "XX", int(now + lease_millis), id)
+    end
     return 1
 end
 

@@ -176,8 +176,13 @@ impl Redis {
                         .await?,
                 )
             }
-            Request::Renew => {
-                self.call::<i64>(connection, "renew", &[]).await?;
+            Request::Register => {
+                self.call::<i64>(connection, "register", &[]).await?;
+                Answer::Done
+            }
+            Request::Renew { id } => {
+                self.call::<i64>(connection, "renew", &[id.as_bytes()])
+                    .await?;
                 Answer::Done
             }
             Request::Expire => {

@@ -196,8 +196,14 @@ where
             } => Answer::Added(self.add(job, key.as_ref(), *at, message.as_ref()).await?),
             Request::Claim { limit } => Answer::Jobs(self.claim(*limit).await?),
             Request::Save { job, change } => Answer::Yes(self.save(job, change).await?),
-            Request::Renew => {
-                self.renew().await?;
+            Request::Register => {
+                let (name, seen) = (self.owner.name.clone(), self.now / 1000);
+                self.execute(DB::REGISTER, |query| query.bind(name).bind(seen))
+                    .await?;
+                Answer::Done
+            }
+            Request::Renew { id } => {
+                self.renew(id).await?;
                 Answer::Done
             }
             Request::Expire => Answer::Jobs(self.expire().await?),
@@ -427,16 +433,12 @@ where
         Ok(true)
     }
 
-    async fn renew(&mut self) -> Result<()> {
+    async fn renew(&mut self, id: &str) -> Result<()> {
         let until = self.now.saturating_add(self.owner.lease_millis());
-        let name = self.owner.name.clone();
-        let statement = "UPDATE outbox_jobs SET lease = $1 \
-            WHERE state IN ('running', 'handing-over') AND owner = $2";
-        self.execute(statement, |query| query.bind(until).bind(name))
-            .await?;
-        // Also keeps the name of the worker known to apalis, which a fetch needs.
-        let (name, seen) = (self.owner.name.clone(), self.now / 1000);
-        self.execute(DB::REGISTER, |query| query.bind(name).bind(seen))
+        let (id, name) = (id.to_owned(), self.owner.name.clone());
+        let statement = "UPDATE outbox_jobs SET lease = $1 WHERE id = $2 AND owner = $3 \
+            AND state IN ('running', 'handing-over')";
+        self.execute(statement, |query| query.bind(until).bind(id).bind(name))
             .await?;
         Ok(())
     }

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use envoi::proto::ServerLimits;
 use envoi::{Error, ErrorKind, Handover, Message, Outcome, Phase, Pool, Receipt};
 use futures::stream;
+use tokio::time::sleep;
 use tokio_util::io::StreamReader;
 
 use crate::job::{Answer, Job, State};
@@ -99,8 +100,23 @@ pub struct Sender {
 }
 
 impl Sender {
-    /// Makes an attempt, and stores its outcome.
-    pub async fn attempt(&self, current: Current) -> Ended {
+    /// Makes an attempt, stores its outcome, and renews the lease of the job meanwhile.
+    pub async fn send(self, current: Current) -> Ended {
+        let id = current.get().id;
+        let renewing = async {
+            loop {
+                sleep(self.settings.lease / 4).await;
+                // The keeper reports a store that is lost.
+                let _ = self.store.renew(&id).await;
+            }
+        };
+        tokio::select! {
+            ended = self.attempt(current) => ended,
+            () = renewing => unreachable!("it does not end"),
+        }
+    }
+
+    async fn attempt(&self, current: Current) -> Ended {
         // A kept connection may turn out to be dead: then a second one is tried.
         for may_be_dead in [true, false] {
             let job = current.get();
@@ -324,7 +340,7 @@ impl Sender {
                 }
                 Ok(None) => return Ended::Lost,
                 Err(error) if error.is_transient() => {
-                    tokio::time::sleep(pause).await;
+                    sleep(pause).await;
                     pause = (2 * pause).min(Duration::from_secs(5));
                 }
                 Err(error) => return Ended::StoreFailed(error),

@@ -4,7 +4,7 @@
 mod attempt;
 
 use std::collections::HashMap;
-use std::future::pending;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -68,11 +68,8 @@ impl Tally {
 pub async fn run(options: &Run) -> Result<u8, Failure> {
     let settings = options.settings()?;
     let endpoint = endpoint(options, &settings)?;
-    // A second SIGTERM has no other meaning than the first.
-    let unavailable = |error| Failure::new(71, format!("signals cannot be received: {error}"));
-    let mut signals = [SignalKind::terminate(), SignalKind::interrupt()]
-        .map(|kind| signal(kind).map_err(unavailable));
-    let mut stop = Stop::new(&mut signals)?;
+    let mut stop = Stop::new()
+        .map_err(|error| Failure::new(71, format!("signals cannot be received: {error}")))?;
     let owner = Owner {
         name: format!("outbox-{}", ulid::Ulid::generate()),
         lease: settings.lease,
@@ -126,7 +123,7 @@ async fn open(url: &str, owner: Owner) -> Result<Store, Failure> {
         let opened = Store::open(url, owner.clone()).await;
         match opened {
             Ok(store) => {
-                store.renew().await?;
+                store.register().await?;
                 store.sweep().await?;
                 return Ok(store);
             }
@@ -199,32 +196,29 @@ fn password(options: &Run) -> Result<Option<Secret>, Failure> {
 }
 
 /// SIGTERM and SIGINT.
-struct Stop<'s> {
-    signals: &'s mut [Result<Signal, Failure>; 2],
+struct Stop {
+    terminate: Signal,
+    interrupt: Signal,
 }
 
-impl<'s> Stop<'s> {
-    fn new(signals: &'s mut [Result<Signal, Failure>; 2]) -> Result<Self, Failure> {
-        for signal in signals.iter_mut() {
-            if let Err(failure) = signal {
-                return Err(Failure::new(failure.exit_code, failure.message.clone()));
-            }
-        }
-        Ok(Stop { signals })
+impl Stop {
+    fn new() -> io::Result<Self> {
+        Ok(Stop {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
     }
 
+    /// Waits for the next of them.
     async fn wait(&mut self) {
-        let [Ok(terminate), Ok(interrupt)] = self.signals else {
-            return pending().await;
-        };
         tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
         }
     }
 }
 
-/// Renews the leases of this worker, and ends those of others that have expired.
+/// Ends the leases that have expired, and the jobs that have waited for too long.
 struct Keeper {
     store: Store,
     settings: Settings,
@@ -248,7 +242,7 @@ impl Keeper {
     }
 
     async fn keep(&self) -> Result<(), StoreError> {
-        self.store.renew().await?;
+        self.store.register().await?;
         for job in self.store.expire().await? {
             self.tally.count(job.state);
         }
@@ -319,51 +313,62 @@ struct Worker {
 }
 
 impl Worker {
-    async fn run(mut self, stop: &mut Stop<'_>) -> Result<u8, Failure> {
+    async fn run(mut self, stop: &mut Stop) -> Result<u8, Failure> {
         let mut next_claim = Instant::now();
         loop {
-            let paused_until = self.pause.until;
-            tokio::select! {
+            // What a signal interrupts here takes as long as a server or a store does not answer.
+            // Jobs that are claimed and not begun wait again when their lease has expired.
+            let step = tokio::select! {
                 biased;
                 () = stop.wait() => {
                     self.finish().await?;
                     return Ok(0);
                 }
-                Some(ended) = self.running.join_next_with_id() => {
-                    self.ended(ended)?;
-                    // With those that ended at the same time, one claim is enough.
-                    while let Some(ended) = self.running.try_join_next_with_id() {
-                        self.ended(ended)?;
-                    }
-                    next_claim = Instant::now();
-                }
-                () = sleep_until(paused_until.unwrap_or(next_claim)), if paused_until.is_some() => {
-                    self.probe().await?;
-                }
-                () = sleep_until(next_claim), if self.free() > 0 => {
-                    next_claim = Instant::now() + POLL;
-                    // In a pause, jobs can fail for their age.
-                    let claimed = match self.pause.until {
-                        Some(_) => Ok(0),
-                        None => self.claim().await,
-                    };
-                    match claimed {
-                        Ok(0) if self.is_done().await => return Ok(self.tally.exit_code()),
-                        Ok(_) => {}
-                        // The keeper reports it.
-                        Err(error) if error.is_transient() => {
-                            next_claim = Instant::now() + STORE_LOST;
-                        }
-                        Err(error) => return Err(error.into()),
-                    }
-                }
-            }
-            let settings = &self.sender.settings;
-            if settings.until_empty && self.pause.refused_logins >= REFUSED_LOGINS {
+                step = self.step(&mut next_claim) => step?,
+            };
+            if let Some(exit_code) = step {
                 self.finish().await?;
-                return Ok(77);
+                return Ok(exit_code);
             }
         }
+    }
+
+    /// Waits for the next event, and handles it. Returns the exit code where `--until-empty` ends.
+    async fn step(&mut self, next_claim: &mut Instant) -> Result<Option<u8>, Failure> {
+        let paused_until = self.pause.until;
+        tokio::select! {
+            biased;
+            Some(ended) = self.running.join_next_with_id() => {
+                self.ended(ended)?;
+                // With those that ended at the same time, one claim is enough.
+                while let Some(ended) = self.running.try_join_next_with_id() {
+                    self.ended(ended)?;
+                }
+                *next_claim = Instant::now();
+            }
+            () = sleep_until(paused_until.unwrap_or(*next_claim)), if paused_until.is_some() => {
+                self.probe().await?;
+            }
+            () = sleep_until(*next_claim), if self.free() > 0 => {
+                *next_claim = Instant::now() + POLL;
+                // In a pause, jobs can fail for their age.
+                let claimed = match self.pause.until {
+                    Some(_) => Ok(0),
+                    None => self.claim().await,
+                };
+                match claimed {
+                    Ok(0) if self.is_done().await => return Ok(Some(self.tally.exit_code())),
+                    Ok(_) => {}
+                    // The keeper reports it.
+                    Err(error) if error.is_transient() => {
+                        *next_claim = Instant::now() + STORE_LOST;
+                    }
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        }
+        let stays_refused = self.pause.refused_logins >= REFUSED_LOGINS;
+        Ok((self.sender.settings.until_empty && stays_refused).then_some(77))
     }
 
     fn free(&self) -> usize {
@@ -376,8 +381,9 @@ impl Worker {
         let number = jobs.len();
         for job in jobs {
             let current = Current::new(job);
-            let (sender, job) = (self.sender.clone(), current.clone());
-            let task = self.running.spawn(async move { sender.attempt(job).await });
+            let task = self
+                .running
+                .spawn(self.sender.clone().send(current.clone()));
             self.jobs.insert(task.id(), current);
         }
         Ok(number)
