@@ -172,7 +172,7 @@ impl Driver {
         let all_gone = match step {
             Step::Body { .. } | Step::Wait { phase: Phase::Body } | Step::Handover => false,
             Step::Wait { .. } | Step::Event(Event::Accepted { .. }) => {
-                self.machine.output().is_empty() && self.machine.held_messages() == 0
+                self.machine.output().is_empty() && !self.machine.is_holding()
             }
             _ => return,
         };

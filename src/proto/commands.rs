@@ -361,10 +361,11 @@ impl Machine {
     /// As for [`hand_over`](Self::hand_over).
     pub fn withdraw(&mut self) -> Result<(), ProtocolError> {
         self.require_held_message("the withdrawal of the message")?;
+        let index = self.wire.permitted_ends();
         self.wire.drop_end();
         let note = "the message was withdrawn before its end";
         self.wire.transcript.note(note);
-        if let Some(state) = self.first_not_handed_over() {
+        if let Some(state) = self.not_handed_over(index) {
             state.is_withdrawn = true;
             match state.framing {
                 // DATA was answered after all messages before it.
@@ -379,7 +380,6 @@ impl Machine {
                 Framing::Chunk(_) | Framing::HeldChunk(_) => {}
             }
         }
-        self.release();
         self.conclude_given_up();
         Ok(())
     }
@@ -388,6 +388,12 @@ impl Machine {
     /// [`withdraw`](Self::withdraw) is called.
     pub fn held_messages(&self) -> usize {
         self.wire.held_messages()
+    }
+
+    /// Whether a message, or what follows one, is held back.
+    #[cfg(feature = "client")]
+    pub(crate) fn is_holding(&self) -> bool {
+        self.wire.is_holding()
     }
 
     /// The recipients that the message that is being given, or was given last, may reach: those
@@ -528,7 +534,7 @@ impl Machine {
     /// Checks that a message waits for its hand-over.
     fn require_held_message(&self, call: &'static str) -> Result<()> {
         match self.state {
-            _ if self.wire.is_holding() && self.failure.is_none() => Ok(()),
+            _ if self.wire.held_messages() > 0 && self.failure.is_none() => Ok(()),
             State::Closed | State::Refused | State::Ending => Err(self.failed(Reason::SessionOver)),
             _ if self.failure.is_some() => Err(self.failed(Reason::SessionOver)),
             _ => Err(self.out_of_turn(call, OutOfTurn::State)),

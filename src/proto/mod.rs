@@ -69,7 +69,8 @@
 //!   with that. The server is not waited for then.
 //! - Replies are read meanwhile. If the message is refused, its end is dropped.
 //! - With PIPELINING, further transactions may be [begun](Machine::may_begin) meanwhile. Each
-//!   message is handed over or withdrawn in its turn.
+//!   message is handed over or withdrawn in its turn. After one that was withdrawn, the others wait
+//!   for its outcome, too.
 //! - What is held back has not been said: no reply to it is outstanding, and a message whose end is
 //!   held back is not [unknown](Machine::outcome_unknown).
 //!

@@ -174,19 +174,25 @@ impl Machine {
         }
     }
 
-    /// Writes the ends that were held back and wait for nothing more, and what follows them.
+    /// Writes the ends that were held back and wait for nothing more, and what follows them. They
+    /// also wait until no message before them is withdrawn and without its outcome, so the messages
+    /// that were handed over are the first ones without an outcome.
     pub(super) fn release(&mut self) {
-        while let Some(end) = self.wire.release() {
-            if let Some(state) = self.first_not_handed_over() {
+        while !self.transactions.iter().any(|state| state.is_withdrawn)
+            && let Some(end) = self.wire.release()
+        {
+            if let Some(state) = self.not_handed_over(0) {
                 state.ends_at = Some(end);
             }
         }
     }
 
-    /// The first transaction whose message is not handed over and can be.
-    pub(super) fn first_not_handed_over(&mut self) -> Option<&mut TransactionState> {
-        let mut states = self.transactions.iter_mut();
-        states.find(|state| state.ends_at.is_none() && !state.is_withdrawn)
+    /// Of the transactions whose message is not handed over and can be, the one with this index.
+    pub(super) fn not_handed_over(&mut self, index: usize) -> Option<&mut TransactionState> {
+        let states = self.transactions.iter_mut();
+        states
+            .filter(|state| state.ends_at.is_none() && !state.is_withdrawn)
+            .nth(index)
     }
 
     /// Ends the first transactions whose message was withdrawn, or was refused before its
@@ -204,6 +210,7 @@ impl Machine {
             self.conclude_unsent(refusal);
             // Where another message follows already, RSET goes before it.
             self.rset_due |= is_open && self.transactions.is_empty();
+            self.release();
         }
     }
 
@@ -225,7 +232,6 @@ impl Machine {
             self.state = State::Ready;
         } else {
             self.wire.drop_end();
-            self.release();
         }
     }
 

@@ -20,8 +20,7 @@ pub(super) struct CommandQueue {
     /// not accepted whole. They are the newest ones in the queue.
     pub(super) unsent: VecDeque<u64>,
     pub(super) transcript: Transcript,
-    /// What follows the output and may not be written yet. Empty, or the first part is
-    /// [`Part::End`].
+    /// What follows the output and may not be written yet.
     pub(super) held: VecDeque<HeldFlight>,
 }
 
@@ -143,14 +142,27 @@ impl CommandQueue {
 
     /// Permits the first end that waits for its hand-over.
     pub(super) fn permit(&mut self) {
-        if let Some(flight) = self.held.front_mut() {
+        let mut flights = self.held.iter_mut();
+        if let Some(flight) = flights.find(|flight| flight.part == Part::End) {
             flight.part = Part::PermittedEnd;
         }
     }
 
-    /// Drops the first end that is held back.
+    /// Drops the first end that waits for its hand-over.
     pub(super) fn drop_end(&mut self) {
-        self.held.pop_front();
+        let end = self.held.iter().position(|flight| flight.part == Part::End);
+        end.map(|index| self.held.remove(index));
+    }
+
+    /// The number of ends before the first one that waits for its hand-over.
+    pub(super) fn permitted_ends(&self) -> usize {
+        let before = self
+            .held
+            .iter()
+            .take_while(|flight| flight.part != Part::End);
+        before
+            .filter(|flight| flight.part == Part::PermittedEnd)
+            .count()
     }
 
     /// Drops everything that is held back.

@@ -48,6 +48,8 @@ struct Configuration {
     pipelining: bool,
     all_or_nothing: bool,
     by_steps: bool,
+    /// The end of each message is held back until it is handed over or withdrawn.
+    hand_over: bool,
     /// The session itself, from the greeting on: TLS, login, QUIT.
     session: bool,
     /// Commands and replies are split, too, and not only messages, their final replies and 421.
@@ -68,6 +70,7 @@ impl Configuration {
             pipelining,
             all_or_nothing: false,
             by_steps: false,
+            hand_over: false,
             session: false,
             // A chunk goes with all of its commands, which makes for many states.
             splits: deeper.is_some() || framing != Framing::Chunk || !pipelining,
@@ -93,6 +96,7 @@ impl fmt::Display for Configuration {
             (self.pipelining, "PIPELINING"),
             (self.all_or_nothing, "all or nothing"),
             (self.by_steps, "step by step"),
+            (self.hand_over, "with a hand-over"),
             (self.session, "the session itself"),
         ];
         for (_, name) in flags.iter().filter(|(is_set, _)| *is_set) {
@@ -263,6 +267,29 @@ fn every_path_with_one_chunk_ends_as_the_server_said() {
 #[test]
 fn every_path_with_several_chunks_ends_as_the_server_said() {
     walk(Framing::Chunks);
+}
+
+#[test]
+fn every_path_with_a_handover_ends_as_the_server_said() {
+    for framing in [Framing::Data, Framing::Chunk, Framing::Chunks] {
+        for pipelining in [false, true] {
+            for kind in [Kind::Smtp, Kind::Lmtp] {
+                Walk::all(Configuration {
+                    hand_over: true,
+                    splits: false,
+                    ..Configuration::new(kind, framing, pipelining)
+                });
+            }
+        }
+    }
+    // A message that is withdrawn between two others.
+    Walk::all(Configuration {
+        hand_over: true,
+        splits: false,
+        messages: 3,
+        recipients: 1,
+        ..Configuration::new(Kind::Smtp, Framing::Chunk, true)
+    });
 }
 
 #[test]

@@ -209,6 +209,14 @@ impl Server {
         end.min(output.len())
     }
 
+    /// The newest message of whose end a byte was received: of the final dot, or of the last BDAT.
+    pub fn last_end(&self) -> Option<usize> {
+        match self.mode {
+            Mode::Chunk { message, last, .. } if last => Some(message),
+            _ => self.records.iter().rposition(|record| record.whole),
+        }
+    }
+
     /// What comes next is of a message.
     pub fn is_in_message(&self) -> bool {
         self.mode != Mode::Commands

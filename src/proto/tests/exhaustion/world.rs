@@ -27,13 +27,15 @@ pub enum Call {
     Data,
     Body,
     Finish,
+    HandOver,
+    Withdraw,
     Reset,
     Noop,
     Quit,
 }
 
 impl Call {
-    const ALL: [Call; 11] = [
+    const ALL: [Call; 13] = [
         Call::Upgraded,
         Call::Login,
         Call::Begin,
@@ -42,6 +44,8 @@ impl Call {
         Call::Data,
         Call::Body,
         Call::Finish,
+        Call::HandOver,
+        Call::Withdraw,
         Call::Reset,
         Call::Noop,
         Call::Quit,
@@ -77,6 +81,7 @@ enum Wants {
     Upgrade,
     Ready,
     Body,
+    Handover,
     Closed,
 }
 
@@ -94,6 +99,8 @@ pub struct World {
     /// Pieces of the newest message that were given.
     given: usize,
     finished: bool,
+    /// The messages that may be delivered, and those that were withdrawn, by their numbers.
+    handed_over: Vec<bool>,
     noops: usize,
     logins: usize,
     quit: bool,
@@ -125,6 +132,7 @@ impl World {
             recipients: 0,
             given: 0,
             finished: false,
+            handed_over: Vec::new(),
             noops: 0,
             logins: 0,
             quit: false,
@@ -153,6 +161,7 @@ impl World {
         self.server.hash(self.settled, hasher);
         (self.wants, self.begun, self.settled, self.is_open).hash(hasher);
         (self.recipients, self.given, self.finished).hash(hasher);
+        self.handed_over.get(self.settled..).hash(hasher);
         (self.noops, self.logins, self.quit).hash(hasher);
     }
 
@@ -219,6 +228,7 @@ impl World {
             Call::Data => true,
             Call::Body => self.given < 2,
             Call::Finish => self.given == 2,
+            Call::HandOver | Call::Withdraw => self.configuration.hand_over,
             Call::Reset | Call::Noop => {
                 self.noops == 0 && (self.configuration.by_steps || self.configuration.session)
             }
@@ -237,9 +247,15 @@ impl World {
             Call::Rcpt => ready && self.is_open,
             Call::Data => ready && self.is_open && !self.accepted().is_empty(),
             Call::Body | Call::Finish => self.wants == Wants::Body,
+            Call::HandOver | Call::Withdraw => self.held_message().is_some(),
             Call::Reset | Call::Noop => ready,
             Call::Quit => ready || self.wants == Wants::Closed && !self.over,
         }
+    }
+
+    /// The first message that waits for its hand-over: given whole, not refused, and not decided.
+    fn held_message(&self) -> Option<usize> {
+        (self.machine.held_messages() > 0).then(|| self.handed_over.len().max(self.settled))
     }
 
     fn accepted(&self) -> Vec<usize> {
@@ -254,8 +270,9 @@ impl World {
     pub fn apply(&mut self, step: Move) {
         match step {
             Move::Call(call) => {
+                let held = self.held_message();
                 let result = self.call(call);
-                self.called(call, result);
+                self.called(call, held, result);
             }
             Move::Write => self.write(0),
             Move::WriteMost => self.write(1),
@@ -327,6 +344,7 @@ impl World {
             false => Transaction::new(&Envelope::new(sender, recipients).unwrap()),
         };
         transaction.all_or_nothing = configuration.all_or_nothing;
+        transaction.hand_over = configuration.hand_over;
         match configuration.framing {
             Framing::Data => {}
             Framing::Chunk => transaction.size = Some(7),
@@ -361,13 +379,15 @@ impl World {
                 self.machine.body(piece)
             }
             Call::Finish => self.machine.finish(),
+            Call::HandOver => self.machine.hand_over(),
+            Call::Withdraw => self.machine.withdraw(),
             Call::Reset => self.machine.reset(),
             Call::Noop => self.machine.noop(),
             Call::Quit => self.machine.quit(),
         }
     }
 
-    fn called(&mut self, call: Call, result: Result<(), ProtocolError>) {
+    fn called(&mut self, call: Call, held: Option<usize>, result: Result<(), ProtocolError>) {
         if let Err(error) = result {
             assert!(!is_misuse(error.reason()), "{call:?}: {error}");
             // What came unasked is looked at before a command.
@@ -390,6 +410,12 @@ impl World {
             Call::Data => self.is_open = false,
             Call::Body => self.given += 1,
             Call::Finish => self.finished = true,
+            Call::HandOver | Call::Withdraw => {
+                // Those before it that are not among them were refused before their turn.
+                let held = held.expect("a message is held back");
+                self.handed_over.resize(held, false);
+                self.handed_over.push(call == Call::HandOver);
+            }
             Call::Reset => {
                 self.noops += 1;
                 self.server.reset_asked = true;
@@ -411,6 +437,7 @@ impl World {
                 Ok(Step::Upgrade) => return self.wants = Wants::Upgrade,
                 Ok(Step::Ready) => return self.wants = Wants::Ready,
                 Ok(Step::Body { .. }) => return self.wants = Wants::Body,
+                Ok(Step::Handover) => return self.wants = Wants::Handover,
                 Ok(Step::Closed) => self.over = true,
                 Ok(event) => self.on_event(event),
                 Err(error) => {
@@ -442,6 +469,16 @@ impl World {
             Step::Event(Event::Accepted { reply }) => {
                 let truth = self.truth();
                 assert_eq!(truth, Truth::Accepted(line(reply)));
+                self.settled += 1;
+                return;
+            }
+            Step::Event(Event::Withdrawn) => {
+                let message = self.settled;
+                assert_eq!(self.handed_over.get(message), Some(&false), "{message}");
+                assert!(
+                    !self.is_whole(message),
+                    "a message that was withdrawn was sent"
+                );
                 self.settled += 1;
                 return;
             }
@@ -532,6 +569,16 @@ impl World {
     }
 
     fn check(&self, step: Move) {
+        if self.configuration.hand_over
+            && let Some(message) = self.server.last_end()
+        {
+            let permission = self.handed_over.get(message);
+            assert_eq!(
+                permission,
+                Some(&true),
+                "the end of message {message} was written"
+            );
+        }
         if self.over {
             return self.check_end();
         }
