@@ -10,7 +10,7 @@
 //! Each message has a number, in its recipient and in its text. The server, in this process, reads
 //! what it has accepted and counts the messages by this number:
 //!
-//! | The client is told | The server has it |
+//! | Result at the client | The server has it |
 //! |---|---|
 //! | accepted | once |
 //! | not accepted: refused, or not sent | never |
@@ -97,40 +97,40 @@ fn parse(arguments: &[String]) -> (usize, u64) {
     (messages, seed)
 }
 
-/// What a client is told of a message.
+/// The result of a message at the client.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Told {
+enum Outcome {
     Accepted,
     Transient,
     Permanent,
     Unknown,
 }
 
-impl Told {
+impl Outcome {
     /// With the label of the metric.
-    const ALL: [(Told, &str); 4] = [
-        (Told::Accepted, "accepted"),
-        (Told::Transient, "transient"),
-        (Told::Permanent, "permanent"),
-        (Told::Unknown, "unknown"),
+    const ALL: [(Outcome, &str); 4] = [
+        (Outcome::Accepted, "accepted"),
+        (Outcome::Transient, "transient"),
+        (Outcome::Permanent, "permanent"),
+        (Outcome::Unknown, "unknown"),
     ];
 
     fn of(result: &envoi::Result<Receipt>) -> Self {
         match result {
-            Ok(_) => Told::Accepted,
-            Err(error) if error.outcome_unknown() => Told::Unknown,
-            Err(error) if error.is_transient() => Told::Transient,
-            Err(_) => Told::Permanent,
+            Ok(_) => Outcome::Accepted,
+            Err(error) if error.outcome_unknown() => Outcome::Unknown,
+            Err(error) if error.is_transient() => Outcome::Transient,
+            Err(_) => Outcome::Permanent,
         }
     }
 }
 
-/// The messages of a run, by their numbers, and what the client is told of each.
+/// The messages of a run, by their numbers, and the result of each.
 struct Messages {
     next: AtomicUsize,
     /// The number of those that were sent in streams.
     in_streams: AtomicUsize,
-    told: Vec<OnceLock<Told>>,
+    outcomes: Vec<OnceLock<Outcome>>,
     problems: Mutex<Vec<String>>,
 }
 
@@ -139,7 +139,7 @@ impl Messages {
         Messages {
             next: AtomicUsize::default(),
             in_streams: AtomicUsize::default(),
-            told: iter::repeat_with(OnceLock::new).take(count).collect(),
+            outcomes: iter::repeat_with(OnceLock::new).take(count).collect(),
             problems: Mutex::default(),
         }
     }
@@ -147,15 +147,15 @@ impl Messages {
     /// The number of the next message.
     fn take(&self) -> Option<usize> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        (number < self.told.len()).then_some(number)
+        (number < self.outcomes.len()).then_some(number)
     }
 
     fn are_taken(&self) -> bool {
-        self.next.load(Ordering::Relaxed) >= self.told.len()
+        self.next.load(Ordering::Relaxed) >= self.outcomes.len()
     }
 
     /// Keeps the result of a message, which must name its recipient.
-    fn tell(&self, number: usize, result: &envoi::Result<Receipt>) {
+    fn record(&self, number: usize, result: &envoi::Result<Receipt>) {
         let receipt = match result {
             Ok(receipt) => Some(receipt),
             Err(error) => error.receipt(),
@@ -168,7 +168,7 @@ impl Messages {
                 other.address
             ));
         }
-        if self.told[number].set(Told::of(result)).is_err() {
+        if self.outcomes[number].set(Outcome::of(result)).is_err() {
             self.fail(format!("message {number} has two results"));
         }
     }
@@ -258,7 +258,7 @@ fn pool(server: &Server) -> Pool {
 
 async fn send_each(pool: Pool, messages: Arc<Messages>) {
     while let Some(number) = messages.take() {
-        messages.tell(number, &pool.send(message(number)).await);
+        messages.record(number, &pool.send(message(number)).await);
     }
 }
 
@@ -276,7 +276,7 @@ async fn send_streams(pool: Pool, messages: Arc<Messages>) {
             match (number, &result) {
                 (Some(number), _) => {
                     messages.in_streams.fetch_add(1, Ordering::Relaxed);
-                    messages.tell(number, &result);
+                    messages.record(number, &result);
                 }
                 // No connection, or one that was lost between two messages.
                 (None, Err(_)) => {}
@@ -323,21 +323,21 @@ impl Accepted {
         }
     }
 
-    /// Compares with what the client was told, and with the metrics.
+    /// Compares with the results at the client, and with the metrics.
     fn compare(&self, messages: &Messages, metrics: &str) -> Vec<String> {
         let mut problems = Vec::new();
-        for (number, (told, times)) in messages.told.iter().zip(&self.0).enumerate() {
-            match (told.get(), times) {
-                (Some(Told::Accepted), 1) | (Some(Told::Unknown), 0 | 1) => {}
-                (Some(Told::Transient | Told::Permanent), 0) => {}
-                (told, times) => problems.push(format!(
-                    "message {number}: the client is told {told:?}, the server has it {times} times"
+        for (number, (outcome, times)) in messages.outcomes.iter().zip(&self.0).enumerate() {
+            match (outcome.get(), times) {
+                (Some(Outcome::Accepted), 1) | (Some(Outcome::Unknown), 0 | 1) => {}
+                (Some(Outcome::Transient | Outcome::Permanent), 0) => {}
+                (outcome, times) => problems.push(format!(
+                    "message {number}: {outcome:?} at the client, {times} times at the server"
                 )),
             }
         }
-        for (told, label) in Told::ALL {
-            let numbers = messages.told.iter().zip(&self.0);
-            let of_kind = numbers.filter(|(it, _)| it.get() == Some(&told));
+        for (outcome, label) in Outcome::ALL {
+            let numbers = messages.outcomes.iter().zip(&self.0);
+            let of_kind = numbers.filter(|(it, _)| it.get() == Some(&outcome));
             let times: Vec<u32> = of_kind.map(|(_, times)| *times).collect();
             let accepted: u32 = times.iter().sum();
             println!(
@@ -351,7 +351,7 @@ impl Accepted {
             }
         }
         let counted = sum(metrics, "envoi_messages_total", "");
-        if counted != messages.told.len() as u64 {
+        if counted != messages.outcomes.len() as u64 {
             problems.push(format!("the metrics count {counted} messages"));
         }
         println!("retries: {}", sum(metrics, "envoi_retries_total", ""));

@@ -324,8 +324,9 @@ impl Error {
 
     /// Returns the exit code of a command-line program that fails with this error, from sysexits.h:
     /// 64 for a bad request, 66 for unreadable input, 69 for a permanent refusal, 75 for a
-    /// transient failure, 74 for a hand-over that the program did not permit, 76 for TLS and protocol violations, 77 for a failed login, 78 for the
-    /// configuration; 79, which sysexits.h does not use, if the outcome is unknown.
+    /// transient failure, 74 for a hand-over that the program did not permit, 76 for TLS and
+    /// protocol violations, 77 for a failed login, 78 for the configuration; 79, which sysexits.h
+    /// does not use, if the outcome is unknown.
     pub fn exit_code(&self) -> u8 {
         match self.kind() {
             _ if self.outcome_unknown() => 79,

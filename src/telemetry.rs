@@ -111,8 +111,8 @@ pub(crate) fn sent(host: &Host, result: &Result<Receipt>) {
     }
 }
 
-/// Reports that a message that shared its connection with others was dropped after this time, before
-/// its outcome.
+/// Reports that a message that shared its connection with others was dropped after this time,
+/// before its outcome.
 pub(crate) fn dropped(host: &Host, elapsed: Duration) {
     #[cfg(not(any(feature = "metrics", feature = "tracing")))]
     let _ = (host, elapsed);

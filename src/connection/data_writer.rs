@@ -100,8 +100,8 @@ impl<'c> DataWriter<'c> {
     /// Gives the next piece of the message, of any size: bytes, or a chunk of a
     /// [`Body`](crate::Body). Line ends become CRLF, and dots are doubled where they must be.
     /// Nothing else is changed: the header fields are sent as they are, Bcc included. In a
-    /// transaction with [`Content::Binary`](crate::proto::Content::Binary), every byte is sent as it
-    /// is.
+    /// transaction with [`Content::Binary`](crate::proto::Content::Binary), every byte is sent as
+    /// it is.
     ///
     /// # Errors
     ///

@@ -185,8 +185,8 @@ fn is_offer(line: &str) -> bool {
         .any(|offer| offer.eq_ignore_ascii_case(keyword))
 }
 
-/// The connection ended in this phase; `secure` if inside TLS. A socket of this machine and a stream
-/// of the caller have no port.
+/// The connection ended in this phase; `secure` if inside TLS. A socket of this machine and a
+/// stream of the caller have no port.
 pub(crate) fn hint_for_eof(phase: Phase, secure: bool, has_port: bool) -> &'static str {
     match phase {
         Phase::Greeting if !has_port => {

@@ -223,7 +223,7 @@ fn a_damaged_line_before_the_end_is_reported() {
             assert!(matches!(error, JournalError::Damaged(_, 3)), "{error}");
             assert_eq!(fs::read(&path).unwrap(), bytes);
         }
-        // The same in the last line is its torn end.
+        // Damage in the last line is its torn end.
         let mut bytes = whole.clone();
         *bytes.iter_mut().rev().nth(3).unwrap() ^= 1;
         fs::write(&path, &bytes).unwrap();

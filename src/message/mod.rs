@@ -312,18 +312,18 @@ impl<'x> Message<'x> {
     /// before is not handed over.
     ///
     /// Meanwhile the rest of the message is written and replies are read. The server is not waited
-    /// for, so only the [deadline](crate::Timeouts::deadline) limits the callback; a server may give
-    /// up waiting after some minutes. The callbacks of the messages in flight over one connection
-    /// run concurrently, and the messages leave in their order.
+    /// for, so only the [deadline](crate::Timeouts::deadline) limits the callback; a server may
+    /// give up waiting after some minutes. The callbacks of the messages in flight over one
+    /// connection run concurrently, and the messages leave in their order.
     ///
     /// If the callback returns an error, the message is not sent, with
     /// [`ErrorKind::Handover`](crate::ErrorKind::Handover). The session goes on after RSET where
-    /// the message goes in chunks. After DATA, SMTP knows no way back, so the connection is dropped;
-    /// other messages in flight were then not sent. The future of the callback is dropped before
-    /// its end if the call that sends is dropped, the deadline is reached, or the server refuses the
-    /// message or ends the session: the message was not sent in this transaction then.
-    /// [`Receipt::handed_over`](crate::Receipt::handed_over) says whether the callback has permitted
-    /// a hand-over.
+    /// the message goes in chunks. After DATA, SMTP knows no way back, so the connection is
+    /// dropped; other messages in flight were then not sent. The future of the callback is dropped
+    /// before its end if the call that sends is dropped, the deadline is reached, or the server
+    /// refuses the message or ends the session: the message was not sent in this transaction then.
+    /// [`Receipt::handed_over`](crate::Receipt::handed_over) says whether the callback has
+    /// permitted a hand-over.
     ///
     /// The callback does not apply to [`DataWriter`](crate::DataWriter), where calling
     /// [`finish`](crate::DataWriter::finish) is the hand-over.
@@ -364,7 +364,8 @@ impl<'x> Message<'x> {
         self
     }
 
-    /// Signs the message by DKIM when it is prepared, after all repairs. Each call adds a signature.
+    /// Signs the message by DKIM when it is prepared, after all repairs. Each call adds a
+    /// signature.
     ///
     /// The message is then read twice, to sign and to send it, so it cannot contain a
     /// [stream](Message::raw_stream). Only its encoded form is signed and sent, whatever

@@ -148,17 +148,17 @@ impl PreparedMessage {
     /// RFC 6376, 3.5).
     ///
     /// The field is written as `NAME: VALUE`. A line of more than 78 characters is folded at its
-    /// blanks, unless the value is folded already: that is written as it is. A value beyond ASCII is
-    /// encoded as text (RFC 2047).
+    /// blanks, unless the value is folded already: that is written as it is. A value beyond ASCII
+    /// is encoded as text (RFC 2047).
     ///
     /// A field that a signature covers has to be there before the message is signed: put it in
     /// front, and sign `Message::from(prepared)`.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Request`](crate::ErrorKind::Request): the name is not valid; the value has a NUL
-    /// or a line break that is not folding; the message has the field already and may have it only
-    /// once; or the field is Bcc, which is never sent.
+    /// [`ErrorKind::Request`](crate::ErrorKind::Request): the name is not valid; the value has a
+    /// NUL or a line break that is not folding; the message has the field already and may have it
+    /// only once; or the field is Bcc, which is never sent.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -210,10 +210,10 @@ impl PreparedMessage {
         }
     }
 
-    /// Chooses the form for a server, which [`size`](Self::size), [`content`](Self::content) and the
-    /// bytes are those of from now on: the [binary one](Self::has_binary_form) if there is one and
-    /// the server offers BINARYMIME and CHUNKING. A client does this by itself; it is for programs
-    /// that drive a [`Machine`](crate::proto::Machine).
+    /// Chooses the form for a server, which [`size`](Self::size), [`content`](Self::content) and
+    /// the bytes are those of from now on: the [binary one](Self::has_binary_form) if there is one
+    /// and the server offers BINARYMIME and CHUNKING. A client does this by itself; it is for
+    /// programs that drive a [`Machine`](crate::proto::Machine).
     pub fn negotiate(&mut self, server: &Capabilities) {
         self.body.negotiate(server);
     }

@@ -65,8 +65,8 @@
 //! ```
 //!
 //! - The driver learns of it by its own call of [`Machine::finish`], and may ask for the permission
-//!   at once. [`Step::Handover`] says that nothing else is left to do, and is no reason to wait
-//!   with that. The server is not waited for then.
+//!   at once. [`Step::Handover`] says that nothing else is left to do; the permission need not
+//!   wait for it. The server is not waited for then.
 //! - Replies are read meanwhile. If the message is refused, its end is dropped.
 //! - With PIPELINING, further transactions may be [begun](Machine::may_begin) meanwhile. Each
 //!   message is handed over or withdrawn in its turn. After one that was withdrawn, the others wait

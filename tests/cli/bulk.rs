@@ -1,4 +1,5 @@
-//! The example `bulk` as a program: what it delivers, prints and exits with, also when it is killed.
+//! The example `bulk` as a program: what it delivers, prints and exits with, also when it is
+//! killed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Stdio;
@@ -471,8 +472,8 @@ fn number_in(variable: &str, default: usize) -> usize {
     value.map_or(default, |value| value.parse().unwrap())
 }
 
-/// Killed at random points, with a faulty server: each recipient is accepted exactly once, or listed
-/// as in doubt. `ENVOI_BULK_RECIPIENTS` and `ENVOI_BULK_KILLS` set how many.
+/// Killed at random points, with a faulty server: each recipient is accepted exactly once, or
+/// listed as in doubt. `ENVOI_BULK_RECIPIENTS` and `ENVOI_BULK_KILLS` set how many.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_mailing_sends_nothing_twice() {
     let recipients = number_in("ENVOI_BULK_RECIPIENTS", 500);

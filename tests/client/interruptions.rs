@@ -35,7 +35,7 @@ async fn until(mut happened: impl FnMut() -> bool) {
     timeout(LONG, waiting).await.expect("it does not happen");
 }
 
-fn heard(server: &Server, command: &str) -> bool {
+fn has_command(server: &Server, command: &str) -> bool {
     let sessions = server.connections();
     let mut commands = sessions.iter().flat_map(|session| session.commands());
     commands.any(|line| line.starts_with(command))
@@ -67,7 +67,7 @@ async fn a_dropped_call_sends_nothing_unless_the_message_was_complete() {
             let mut sending = pin!(client.send(hello()));
             until(|| {
                 assert!(sending.as_mut().now_or_never().is_none(), "{step}");
-                heard(&server, command) && server.messages().len() == kept
+                has_command(&server, command) && server.messages().len() == kept
             })
             .await;
         }
@@ -75,7 +75,7 @@ async fn a_dropped_call_sends_nothing_unless_the_message_was_complete() {
         assert_eq!(server.messages().len(), kept, "{step}");
         // No attempt is made in the background, and no QUIT.
         assert_eq!(server.connections().len(), 1, "{step}");
-        assert!(!heard(&server, "QUIT"), "{step}");
+        assert!(!has_command(&server, "QUIT"), "{step}");
     }
 }
 
@@ -89,7 +89,7 @@ async fn a_dropped_call_gives_up_its_place_in_the_pool() {
         until(|| {
             assert!(sending.as_mut().now_or_never().is_none());
             assert!(waiting.as_mut().now_or_never().is_none());
-            heard(&server, "MAIL")
+            has_command(&server, "MAIL")
         })
         .await;
     }
@@ -112,7 +112,7 @@ async fn a_spawned_call_goes_on() {
             sending.await.unwrap()
         }
     });
-    until(|| heard(&server, "EHLO")).await;
+    until(|| has_command(&server, "EHLO")).await;
     handler.abort();
     // A pool that is closed waits for it.
     assert_eq!(pool.close().await, 0);
@@ -146,12 +146,12 @@ fn a_runtime_that_shuts_down_drops_its_calls() {
         let client = client(&server);
         let program = runtime();
         let _sending = program.spawn(async move { client.send(hello()).await });
-        let arrived = || heard(&server, command) && server.messages().len() == kept;
+        let arrived = || has_command(&server, command) && server.messages().len() == kept;
         beside.block_on(until(arrived));
         drop(program);
         beside.block_on(until(|| all_ended(&server)));
         assert_eq!(server.messages().len(), kept, "{step}");
-        assert!(!heard(&server, "QUIT"), "{step}");
+        assert!(!has_command(&server, "QUIT"), "{step}");
     }
 }
 

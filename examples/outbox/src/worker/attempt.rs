@@ -432,7 +432,7 @@ fn fail_untried(job: &mut Job, places: &[usize], error: &Error) {
     }
 }
 
-/// The last refusal of a recipient, in words.
+/// The text of the last refusal of a recipient.
 fn reason_of_recipients(job: &Job) -> Option<String> {
     let refused = job
         .recipients
