@@ -97,6 +97,8 @@ impl Server {
 
     fn serve(&self, stream: TcpStream) {
         let mut last = None;
+        // Small replies would wait for the acknowledgement of the ones before.
+        let _ = stream.set_nodelay(true);
         let ended = self.converse(&stream, &mut last);
         let _ = stream.shutdown(Shutdown::Both);
         if let (Some(job), false) = (last, matches!(ended, Ok(true))) {
