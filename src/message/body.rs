@@ -13,7 +13,7 @@ use super::progress::{ProgressCallback, ProgressReporter, UploadProgress};
 use super::raw::LineCheck;
 use super::scan::{MessageInfo, MessageScanner};
 use crate::proto::{Capabilities, Chunk, Content, LineEndNormalizer};
-use crate::{Address, Error, ErrorKind, Phase, Result};
+use crate::{Error, ErrorKind, Phase, Result};
 
 /// The bytes of a message in chunks, exactly as a server receives them: line ends are CRLF, that of
 /// the last line included, unless the message is [binary](Content::Binary). Only the framing is
@@ -108,7 +108,11 @@ impl Body {
         all(feature = "sendmail", unix),
         feature = "testing"
     ))]
-    pub(crate) async fn hand_over(&mut self, recipients: &[Address], bytes: u64) -> Result<()> {
+    pub(crate) async fn hand_over(
+        &mut self,
+        recipients: &[crate::Address],
+        bytes: u64,
+    ) -> Result<()> {
         match &self.handovers {
             Some(handovers) => handovers.start(recipients.to_vec(), bytes).await,
             None => Ok(()),
