@@ -30,7 +30,10 @@ pub(crate) struct Unsent {
 pub(crate) enum Settled {
     Outcome(Result<Receipt>),
     /// It was not sent, and its outcome is this error unless another connection sends it.
-    Unsent(Unsent, Error),
+    Unsent(
+        #[cfg_attr(not(feature = "pool"), expect(dead_code, reason = "a pool has others"))] Unsent,
+        Error,
+    ),
     /// The session ended between two messages.
     Lost(Error),
 }

@@ -91,6 +91,7 @@ impl Connection {
 pub(crate) enum Incoming<'m> {
     Message(Message<'m>),
     /// One that another connection did not send.
+    #[cfg_attr(not(feature = "pool"), expect(dead_code, reason = "a pool has others"))]
     Unsent(Unsent),
 }
 
