@@ -307,9 +307,9 @@ impl<'x> Message<'x> {
     /// moment and knows of each message whether it was not sent, sent, or is in doubt.
     ///
     /// The callback is called once in each transaction that comes so far: again for a retry, for a
-    /// further transaction of a message [in several](crate::Connection::send#several-transactions),
-    /// and for another server. [`Handover`] has the recipients. A message that the server refuses
-    /// before is not handed over.
+    /// further transaction of a message [in several](crate::Connection::send), and for another
+    /// server. [`Handover`] has the recipients. A message that the server refuses before is not
+    /// handed over.
     ///
     /// Meanwhile the rest of the message is written and replies are read. The server is not waited
     /// for, so only the [deadline](crate::Timeouts::deadline) limits the callback; a server may

@@ -61,7 +61,7 @@ impl Machine {
         mechanisms
     }
 
-    /// Logs in. [`Event::Login`](super::Event::Login) reports the result.
+    /// Logs in. [`Event::Login`] reports the result.
     ///
     /// # Errors
     ///
@@ -82,8 +82,7 @@ impl Machine {
         self.start_login(exchange)
     }
 
-    /// Logs in with a mechanism that is not part of envoi. [`Event::Login`](super::Event::Login)
-    /// reports the result.
+    /// Logs in with a mechanism that is not part of envoi. [`Event::Login`] reports the result.
     ///
     /// # Errors
     ///
@@ -170,11 +169,9 @@ impl Machine {
             .check_session(self.transactions_started, more)
     }
 
-    /// Begins a transaction with all its recipients. [`Event::Sender`](super::Event::Sender)
-    /// follows, an [`Event::Recipient`](super::Event::Recipient) for each,
-    /// [`Step::Body`](super::Step::Body), in LMTP and with PRDR an
-    /// [`Event::RecipientResult`](super::Event::RecipientResult) for each, and at last
-    /// [`Event::Accepted`](super::Event::Accepted) or [`Event::Rejected`](super::Event::Rejected).
+    /// Begins a transaction with all its recipients. [`Event::Sender`] follows, an
+    /// [`Event::Recipient`] for each, [`Step::Body`](super::Step::Body), in LMTP and with PRDR an
+    /// [`Event::RecipientResult`] for each, and at last [`Event::Accepted`] or [`Event::Rejected`].
     ///
     /// # Errors
     ///
@@ -189,9 +186,8 @@ impl Machine {
         self.start(transaction, true)
     }
 
-    /// Opens a transaction whose recipients follow by [`rcpt`](Self::rcpt).
-    /// [`Event::Sender`](super::Event::Sender) reports the reply; if it is negative, the
-    /// transaction is not open.
+    /// Opens a transaction whose recipients follow by [`rcpt`](Self::rcpt). [`Event::Sender`]
+    /// reports the reply; if it is negative, the transaction is not open.
     ///
     /// # Errors
     ///
@@ -204,9 +200,9 @@ impl Machine {
         self.start(transaction, false)
     }
 
-    /// Adds a recipient to the transaction that [`mail`](Self::mail) opened.
-    /// [`Event::Recipient`](super::Event::Recipient) reports the reply. A negative one ends a
-    /// transaction for [all or nothing](Transaction::all_or_nothing).
+    /// Adds a recipient to the transaction that [`mail`](Self::mail) opened. [`Event::Recipient`]
+    /// reports the reply. A negative one ends a transaction for [all or
+    /// nothing](Transaction::all_or_nothing).
     ///
     /// # Errors
     ///
@@ -229,7 +225,7 @@ impl Machine {
     }
 
     /// Asks for the message of the transaction that [`mail`](Self::mail) opened.
-    /// [`Step::Body`](super::Step::Body) or [`Event::Rejected`](super::Event::Rejected) follows.
+    /// [`Step::Body`](super::Step::Body) or [`Event::Rejected`] follows.
     ///
     /// # Errors
     ///
@@ -287,9 +283,9 @@ impl Machine {
         piece.has_nul().then_some(Reason::NulInText)
     }
 
-    /// Ends the message. [`Event::Accepted`](super::Event::Accepted) or
-    /// [`Event::Rejected`](super::Event::Rejected) follows. Where the transaction asks for
-    /// [it](Transaction::hand_over), the end is held back until [`hand_over`](Self::hand_over).
+    /// Ends the message. [`Event::Accepted`] or [`Event::Rejected`] follows. Where the transaction
+    /// asks for [it](Transaction::hand_over), the end is held back until
+    /// [`hand_over`](Self::hand_over).
     ///
     /// # Errors
     ///
@@ -349,8 +345,8 @@ impl Machine {
     }
 
     /// Withdraws the message whose end is held back: it is certain that the server does not have
-    /// it. Of several, this is about the first one. [`Event::Withdrawn`](super::Event::Withdrawn)
-    /// follows, once the commands before it are answered.
+    /// it. Of several, this is about the first one. [`Event::Withdrawn`] follows, once the commands
+    /// before it are answered.
     ///
     /// In chunks, the session goes on: RSET takes the place of the last chunk. After DATA, the
     /// server takes everything for a part of the message until its end comes, so the session is
@@ -411,8 +407,7 @@ impl Machine {
             .collect()
     }
 
-    /// Drops the open transaction, if there is one. [`Event::Reply`](super::Event::Reply) reports
-    /// the reply.
+    /// Drops the open transaction, if there is one. [`Event::Reply`] reports the reply.
     ///
     /// # Errors
     ///
@@ -425,7 +420,7 @@ impl Machine {
         Ok(())
     }
 
-    /// Sends NOOP. [`Event::Reply`](super::Event::Reply) reports the reply.
+    /// Sends NOOP. [`Event::Reply`] reports the reply.
     ///
     /// # Errors
     ///
@@ -436,7 +431,7 @@ impl Machine {
         Ok(())
     }
 
-    /// Sends another command. [`Event::Reply`](super::Event::Reply) reports the reply.
+    /// Sends another command. [`Event::Reply`] reports the reply.
     ///
     /// # Errors
     ///
