@@ -166,11 +166,6 @@ const DINNER_NAMES: [&str; 8] = [
 
 const DINNER_BODY: &str = "2jUSOH9NhtVGCQWNr9BrIAPreKQjO6Sn7XIkfJVOzv8=";
 
-/// The private key of RFC 8463, A.1, which is that of RFC 8032, 7.1, in PKCS#8.
-const ED25519: &str = "-----BEGIN PRIVATE KEY-----\n\
-    MC4CAQAwBQYDK2VwBCIEIJ1hsZ3v/VpguoRK9JLsLMREScVpezJpGXA7rAMcrn9g\n\
-    -----END PRIVATE KEY-----\n";
-
 fn dinner_input(signature: &str) -> Vec<u8> {
     let (section, body) = DINNER.split_once("\r\n\r\n").unwrap();
     for canonicalization in [Simple, Relaxed] {
@@ -186,6 +181,12 @@ fn dinner_input(signature: &str) -> Vec<u8> {
 }
 
 /// RFC 8463, A.3: the signature is deterministic.
+/// The private key of RFC 8463, A.1, which is that of RFC 8032, 7.1, in PKCS#8.
+#[cfg(any(feature = "aws-lc-rs", feature = "ring"))]
+const ED25519: &str = "-----BEGIN PRIVATE KEY-----\n\
+    MC4CAQAwBQYDK2VwBCIEIJ1hsZ3v/VpguoRK9JLsLMREScVpezJpGXA7rAMcrn9g\n\
+    -----END PRIVATE KEY-----\n";
+
 #[cfg(any(feature = "aws-lc-rs", feature = "ring"))]
 #[test]
 fn the_example_for_ed25519_is_met() {
