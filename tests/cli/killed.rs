@@ -72,7 +72,8 @@ async fn a_killed_program_sends_no_part_of_a_message() {
 /// does not have the message, and with one, the journal says that it may have it.
 #[tokio::test]
 async fn the_journal_of_a_killed_program_agrees_with_the_server() {
-    let framings: [(&str, fn(Builder) -> Builder); 3] = [
+    type Offers = fn(Builder) -> Builder;
+    let framings: [(&str, Offers); 3] = [
         ("DATA", |server| server.without("PIPELINING")),
         ("BDAT", |server| {
             server.without("PIPELINING").offer("CHUNKING")

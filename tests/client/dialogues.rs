@@ -326,3 +326,38 @@ fn assert_recipients(name: &str, send: &Send, recipients: &[Outcome]) {
         );
     }
 }
+
+/// A refused message leaves a transaction open, which a pool drops before it keeps the connection.
+#[cfg(feature = "pool")]
+#[tokio::test]
+async fn the_transcript_of_a_refused_message_plays_to_a_client_and_to_a_pool() {
+    use envoi::Client;
+    use envoi::testing::{Fault, Server, Step};
+
+    async fn refused_by(url: &str, with_pool: bool) -> Error {
+        let client = Client::from_url(url).unwrap();
+        let mail = support::hello_to(&["a@example.com"]);
+        if !with_pool {
+            return client.send(mail).await.unwrap_err();
+        }
+        let pool = client.pool(1);
+        let error = pool.send(mail).await.unwrap_err();
+        pool.close().await;
+        error
+    }
+
+    for recorded_with_pool in [false, true] {
+        let server = Server::builder().plaintext();
+        let server = server.fault(Fault::reply(Step::Rcpt, "550 5.1.1 Unknown"));
+        let server = server.start().await.unwrap();
+        let error = refused_by(&server.url(), recorded_with_pool).await;
+        let transcript = &error.receipt().unwrap().transcript;
+        let dialogue = Script::from_transcript(transcript).unwrap();
+        for with_pool in [false, true] {
+            let server = ScriptedServer::start(&dialogue).await.unwrap();
+            let again = refused_by(server.url(), with_pool).await;
+            assert_eq!(again.message(), error.message());
+            server.finish().await.unwrap();
+        }
+    }
+}

@@ -188,6 +188,8 @@ async fn the_scripted_server_takes_any_text_and_any_message() {
         ),
         ("BODY 1\nQUIT-OR-CLOSE", "the rest may follow"),
         ("QUIT-OR-CLOSE", "QUIT\r\n"),
+        ("QUIT-OR-CLOSE", "RSET\r\nQUIT\r\n"),
+        ("QUIT-OR-CLOSE", "rset\r\n"),
         ("QUIT-OR-CLOSE", ""),
     ] {
         assert_eq!(said_of(script, sent.as_bytes()).await, Ok(()), "{script}");

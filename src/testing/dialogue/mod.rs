@@ -65,7 +65,7 @@ pub(super) use transcript::general;
 /// | `TLS` | the TLS handshake |
 /// | `CLOSE`, `RESET` | the server closes or resets the connection |
 /// | `WAIT-CLOSE` | the client closes the connection without sending anything |
-/// | `QUIT-OR-CLOSE` | the client sends QUIT, which is answered, or closes the connection |
+/// | `QUIT-OR-CLOSE` | the client sends QUIT, which is answered, or closes the connection; it may send RSET before |
 /// | `CONNECT` | the client connects again |
 ///
 /// Escapes are `\r`, `\n`, `\t`, `\0`, `\\` and `\xNN`. Empty lines are ignored, and lines that
@@ -151,8 +151,8 @@ impl Dialogue {
     ///
     /// `***` stands for what differs when the dialogue is played: the client's name, the size of
     /// the message, and credentials. `MESSAGE` is in place of the message, which transcripts do not
-    /// include. After the last reply, the client may send QUIT. A failed TLS handshake becomes the
-    /// end of the connection.
+    /// include. After the last reply, the client may send RSET and QUIT. A failed TLS handshake
+    /// becomes the end of the connection.
     ///
     /// What was sent in the middle of a message, before an early reply, is not known: it becomes
     /// the first byte of the message.

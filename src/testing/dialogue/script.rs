@@ -24,7 +24,7 @@ pub enum Turn {
     Reset,
     /// The client closes the connection without sending anything.
     WaitClose,
-    /// The client sends QUIT, which is answered, or closes the connection.
+    /// The client sends QUIT, which is answered, or closes the connection; RSET may come before.
     QuitOrClose,
     /// The client connects again.
     Connect,

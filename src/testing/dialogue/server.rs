@@ -282,12 +282,16 @@ impl Player {
                 self.sent()
             ));
         }
+        self.write(bytes).await;
+        Ok(())
+    }
+
+    async fn write(&mut self, bytes: &[u8]) {
         if let Some(stream) = &mut self.stream {
             // If the client has closed the connection, its next turn fails.
             let _ = stream.write_all(bytes).await;
             let _ = stream.flush().await;
         }
-        Ok(())
     }
 
     async fn expect(&mut self, expected: &[u8]) -> Result<(), String> {
@@ -388,6 +392,13 @@ impl Player {
             return self.wait_for_close(true).await;
         }
         while !self.input.ends_with(b"\n") && self.fill().await {}
+        // A pool drops an open transaction when the connection is returned.
+        const RSET: &[u8] = b"RSET\r\n";
+        if self.input.len() >= RSET.len() && self.input[..RSET.len()].eq_ignore_ascii_case(RSET) {
+            self.input.advance(RSET.len());
+            self.write(b"250 2.0.0 OK\r\n").await;
+            while !self.input.ends_with(b"\n") && self.fill().await {}
+        }
         if self.input.eq_ignore_ascii_case(b"QUIT\r\n") {
             self.input.clear();
             self.reply(b"221 2.0.0 Bye\r\n").await?;
