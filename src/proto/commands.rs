@@ -377,6 +377,7 @@ impl Machine {
             }
         }
         self.conclude_given_up();
+        self.release();
         Ok(())
     }
 

@@ -174,17 +174,25 @@ impl Machine {
         }
     }
 
-    /// Writes the ends that were held back and wait for nothing more, and what follows them. They
-    /// also wait until no message before them is withdrawn and without its outcome, so the messages
-    /// that were handed over are the first ones without an outcome.
+    /// Writes the ends that were held back and wait for nothing more, and what follows them. An end
+    /// also waits while a message before it is withdrawn and without its outcome, so the messages
+    /// that were handed over are the first ones without an outcome. The commands of that message may
+    /// be held back themselves: they do not wait.
     pub(super) fn release(&mut self) {
-        while !self.transactions.iter().any(|state| state.is_withdrawn)
-            && let Some(end) = self.wire.release()
-        {
+        while self.wire.release_following() && !self.is_withdrawn_before_next_end() {
+            self.wire.release_first();
+            let end = self.wire.end();
             if let Some(state) = self.not_handed_over(0) {
                 state.ends_at = Some(end);
             }
         }
+    }
+
+    /// Whether a message without an outcome was withdrawn before the one whose end comes next.
+    fn is_withdrawn_before_next_end(&self) -> bool {
+        let states = self.transactions.iter();
+        let mut before = states.take_while(|state| state.is_withdrawn || state.ends_at.is_some());
+        before.any(|state| state.is_withdrawn)
     }
 
     /// Of the transactions whose message is not handed over and can be, the one with this index.

@@ -170,17 +170,28 @@ impl CommandQueue {
         self.held.clear();
     }
 
-    /// Moves into the output what waits for no hand-over, up to and including the next end of a
-    /// message. Returns where that ends, counted from the beginning of the session; `None` once
-    /// there is no more.
-    pub(super) fn release(&mut self) -> Option<u64> {
-        while self.held.front()?.part != Part::End {
+    /// Moves into the output what waits for no end of a message: up to the next end. Returns whether
+    /// that is permitted.
+    pub(super) fn release_following(&mut self) -> bool {
+        while let Some(flight) = self.held.front() {
+            match flight.part {
+                Part::Following => self.release_first(),
+                Part::PermittedEnd => return true,
+                Part::End => return false,
+            }
+        }
+        false
+    }
+
+    /// Moves the first part of what is held back into the output.
+    pub(super) fn release_first(&mut self) {
+        if let Some(flight) = self.held.pop_front() {
             let HeldFlight {
-                part,
                 mut output,
                 replies,
                 notes,
-            } = self.held.pop_front()?;
+                ..
+            } = flight;
             for note in notes {
                 match note {
                     Note::Client(line) => self.transcript.client(&line),
@@ -196,11 +207,7 @@ impl CommandQueue {
                 self.queue.push_back(expected);
             }
             output.move_to(usize::MAX, &mut self.output);
-            if part == Part::PermittedEnd {
-                return Some(self.end());
-            }
         }
-        None
     }
 
     /// Adds a line of a login. The transcript has `shown` in its place.
