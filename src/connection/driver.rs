@@ -292,6 +292,7 @@ impl Driver {
         self.reply_wait = Some((phase, replies, since));
         let limit = self.clock.limit(phase, since, &self.timeouts);
         let mut sleep = pin!(sleep_until(limit.at));
+        let last_read_at = self.last_read_at;
         let wait = ServerWait::start(self, Some(WaitFor::Reply(phase)));
         let in_time = poll_fn(|cx| match wait.driver.poll_io(cx) {
             Poll::Ready(()) => Poll::Ready(true),
@@ -299,7 +300,12 @@ impl Driver {
         })
         .await;
         drop(wait);
+        // Not where a command was written, and its reply is awaited next.
+        if self.last_read_at != last_read_at {
+            telemetry::waited(phase, self.last_read_at.duration_since(since));
+        }
         if !in_time {
+            telemetry::waited(phase, since.elapsed());
             self.time_out(phase, limit.why);
         }
     }
@@ -563,11 +569,7 @@ impl<'d> ServerWait<'d> {
 impl Drop for ServerWait<'_> {
     fn drop(&mut self) {
         match self.wait_for {
-            Some(WaitFor::Reply(phase)) => {
-                let waited = self.since.elapsed();
-                self.driver.clock.spend(phase, waited);
-                telemetry::waited(phase, waited);
-            }
+            Some(WaitFor::Reply(phase)) => self.driver.clock.spend(phase, self.since.elapsed()),
             Some(WaitFor::Body) => self.driver.body_wait += self.since.elapsed(),
             None => {}
         }

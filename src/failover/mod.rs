@@ -161,6 +161,9 @@ impl From<Pool> for FailoverServer {
 /// | the outcome is [unknown](Error::outcome_unknown) | no | yes |
 /// | the message is invalid, or cannot be read | no | no |
 ///
+/// To end in order, close the pools at once, and wait for the calls: see
+/// [what happens when a pool is closed](crate::guide::interruptions#the-pool-is-closed).
+///
 /// A message that contains a stream goes to the next server unless its transaction had started,
 /// since it can be read only once.
 ///
