@@ -393,7 +393,12 @@ impl<'m, S: Stream<Item = Message<'m>>> Bulk<'_, 'm, S> {
             let (endpoint, started) = (endpoint.clone(), Instant::now());
             self.failing.push(Box::pin(async move {
                 let result = Err(match message {
-                    Incoming::Unsent(_) => error,
+                    Incoming::Unsent(_) if error.receipt().is_some() => error,
+                    // Another connection was to send it, and was lost before.
+                    Incoming::Unsent(unsent) => {
+                        let envelope = unsent.prepared.envelope();
+                        with_recipients(error, &endpoint, envelope, unsent.taken_at)
+                    }
                     Incoming::Message(message) => {
                         match prepare_by(&Clock::start(&endpoint.timeouts), message).await {
                             Ok(message) => {

@@ -20,9 +20,9 @@ use crate::receipt::{Delivery, Receipt};
 /// A message of which nothing was sent, because the session ended before. Another connection can
 /// send it.
 pub(crate) struct Unsent {
-    pub(super) prepared: Box<PreparedMessage>,
+    pub(crate) prepared: Box<PreparedMessage>,
     /// When it was taken from the stream.
-    pub(super) taken_at: Instant,
+    pub(crate) taken_at: Instant,
     pub(super) clock: Clock,
 }
 

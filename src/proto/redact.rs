@@ -34,7 +34,7 @@ const OUTERMOST: [u8; 3] = [b'+', b'=', b'&'];
 /// What may separate bytes in hexadecimal digits.
 const SEPARATORS: [u8; 3] = [b':', b'-', b' '];
 
-const STARS: &str = "***";
+pub(super) const STARS: &str = "***";
 
 /// The first characters of the escapes to undo next, and how many levels of nested ones may follow.
 fn inner_marks(times: usize) -> impl Iterator<Item = (u8, usize)> {

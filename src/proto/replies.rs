@@ -6,6 +6,7 @@ use super::data::OutgoingMessage;
 use super::encode::Command;
 use super::error::Result;
 use super::queue::{Meaning, PendingReply};
+use super::redact::STARS;
 use super::reply::{ReplyError, unfinished};
 use super::sasl::Login;
 use super::transaction::{FinalReplies, Framing, TransactionState};
@@ -448,8 +449,11 @@ impl Machine {
         };
         if let Some(mut begun) = self.parser.begun().cloned() {
             begun.redact(&self.secrets);
+            // A secret that ends in this line may have begun in one of those before it.
+            let has_secret = line.contains(STARS);
             for line in begun.lines() {
-                let note = format!("{NOT_A_REPLY}{}-{line}", begun.code());
+                let shown = if has_secret { STARS } else { line };
+                let note = format!("{NOT_A_REPLY}{}-{shown}", begun.code());
                 self.wire.transcript.note(&note);
             }
         }

@@ -398,6 +398,7 @@ async fn a_mailing_with_a_journal_sends_nothing_twice() {
         };
         let left: Vec<usize> = (0..RECIPIENTS).filter(is_left).collect();
         if left.is_empty() {
+            journal.close().await.unwrap();
             break;
         }
         let messages = stream::iter(&left).map(|number| {
