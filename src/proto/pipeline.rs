@@ -176,8 +176,8 @@ impl Machine {
 
     /// Writes the ends that were held back and wait for nothing more, and what follows them. An end
     /// also waits while a message before it is withdrawn and without its outcome, so the messages
-    /// that were handed over are the first ones without an outcome. The commands of that message may
-    /// be held back themselves: they do not wait.
+    /// that were handed over are the first ones without an outcome. The commands of that message
+    /// may be held back themselves: they do not wait.
     pub(super) fn release(&mut self) {
         while self.wire.release_following() && !self.is_withdrawn_before_next_end() {
             self.wire.release_first();

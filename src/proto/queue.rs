@@ -170,8 +170,8 @@ impl CommandQueue {
         self.held.clear();
     }
 
-    /// Moves into the output what waits for no end of a message: up to the next end. Returns whether
-    /// that is permitted.
+    /// Moves into the output what waits for no end of a message: up to the next end. Returns
+    /// whether that is permitted.
     pub(super) fn release_following(&mut self) -> bool {
         while let Some(flight) = self.held.front() {
             match flight.part {

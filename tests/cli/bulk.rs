@@ -111,7 +111,8 @@ fn csv(count: usize) -> String {
 #[tokio::test]
 async fn each_line_gets_one_message() {
     // With a BOM, quoted fields, and a domain in another case.
-    let csv = "\u{feff}name,email,id\n\"Doe, \"\"JD\"\" John\",john@Example.COM,1\nÄnne,anne@example.com,2\n";
+    let csv = "\u{feff}name,email,id\n\"Doe, \"\"JD\"\" John\",john@Example.COM,1\n\
+        Änne,anne@example.com,2\n";
     let mailing = Mailing::new(Server::builder(), TEMPLATE, csv).await;
     assert_eq!(mailing.counts(&[], 0).await, [2, 0, 0, 0, 0]);
     let received = mailing.received();
@@ -168,7 +169,8 @@ async fn each_part_keeps_its_encoding() {
         Subject: =?utf-8?Q?F=C3=BCr_{{name}}?=\r\n\
         Content-Type: multipart/mixed; boundary=outer\r\n\r\nA preamble {{x}}.\r\n--outer\r\n\
         Content-Type: multipart/alternative; boundary=inner\r\n\r\n--inner\r\n\
-        Content-Type: text/plain; charset=iso-8859-1\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n\
+        Content-Type: text/plain; charset=iso-8859-1\r\n\
+        Content-Transfer-Encoding: quoted-printable\r\n\r\n\
         Gr=FC=DFe an {{na=\r\nme}}.\r\n--inner\r\n\
         Content-Type: text/html; charset=utf-8\r\nContent-Transfer-Encoding: base64\r\n\r\n\
         PHA+SGVsbG8gPGI+e3tuYW1lfX08L2I+ITwvcD4K\r\n--inner--\r\n--outer\r\n\

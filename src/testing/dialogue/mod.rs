@@ -65,7 +65,7 @@ pub(super) use transcript::general;
 /// | `TLS` | the TLS handshake |
 /// | `CLOSE`, `RESET` | the server closes or resets the connection |
 /// | `WAIT-CLOSE` | the client closes the connection without sending anything |
-/// | `QUIT-OR-CLOSE` | the client sends QUIT, which is answered, or closes the connection; it may send RSET before |
+/// | `QUIT-OR-CLOSE` | the client may send RSET, then sends QUIT or closes the connection |
 /// | `CONNECT` | the client connects again |
 ///
 /// Escapes are `\r`, `\n`, `\t`, `\0`, `\\` and `\xNN`. Empty lines are ignored, and lines that
