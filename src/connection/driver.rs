@@ -71,7 +71,7 @@ pub(super) struct Driver {
     pub(super) last_read_at: Instant,
     /// Since when the server has taken nothing of what waits for it.
     stalled_since: Instant,
-    /// The reply that is awaited, by its phase and number, and since when.
+    /// The reply that is awaited: its phase, the number of replies before it, and since when.
     reply_wait: Option<(Phase, u64, Instant)>,
     /// How long the server was waited for while it took this message; and the excess of the
     /// messages before it over what the lowest rate allows.
@@ -265,6 +265,7 @@ impl Driver {
 
     pub(super) fn step(&mut self) -> Result<Step> {
         let step = self.machine.step();
+        self.end_reply_wait(matches!(step, Ok(Step::Closed) | Err(_)));
         if !self.handovers.is_empty() {
             self.handovers.keep_last(self.machine.held_messages());
         }
@@ -284,15 +285,13 @@ impl Driver {
     /// Writes and reads until something happens, or the awaited reply is overdue.
     async fn exchange(&mut self, phase: Phase) {
         // One limit for a reply as a whole, however many reads and calls it takes.
-        let replies = self.machine.replies();
         let since = match self.reply_wait {
-            Some((before, count, since)) if before == phase && count == replies => since,
+            Some((before, _, since)) if before == phase => since,
             _ => Instant::now(),
         };
-        self.reply_wait = Some((phase, replies, since));
+        self.reply_wait = Some((phase, self.machine.replies(), since));
         let limit = self.clock.limit(phase, since, &self.timeouts);
         let mut sleep = pin!(sleep_until(limit.at));
-        let last_read_at = self.last_read_at;
         let wait = ServerWait::start(self, Some(WaitFor::Reply(phase)));
         let in_time = poll_fn(|cx| match wait.driver.poll_io(cx) {
             Poll::Ready(()) => Poll::Ready(true),
@@ -300,13 +299,21 @@ impl Driver {
         })
         .await;
         drop(wait);
-        // Not where a command was written, and its reply is awaited next.
-        if self.last_read_at != last_read_at {
-            telemetry::waited(phase, self.last_read_at.duration_since(since));
-        }
         if !in_time {
-            telemetry::waited(phase, since.elapsed());
             self.time_out(phase, limit.why);
+        }
+    }
+
+    /// Ends the wait for a reply, if that has come or the session has ended.
+    fn end_reply_wait(&mut self, session_ended: bool) {
+        let replies = self.machine.replies();
+        let ended = |&mut (_, before, _): &mut _| session_ended || before != replies;
+        if let Some((phase, before, since)) = self.reply_wait.take_if(ended) {
+            let until = match before == replies {
+                true => Instant::now(),
+                false => self.last_read_at,
+            };
+            telemetry::waited(phase, until.duration_since(since));
         }
     }
 

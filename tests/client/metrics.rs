@@ -9,10 +9,12 @@ use std::time::Duration;
 use envoi::mail_builder::MessageBuilder;
 use envoi::mail_builder::headers::address::Address;
 use envoi::testing::{Fault, Server, Step};
-use envoi::{Client, Connection, Failover, Message, RetryPolicy, describe_metrics};
+use envoi::tls::Security;
+use envoi::{Client, Connection, Endpoint, Failover, Message, RetryPolicy, describe_metrics};
 use futures::{Stream as _, StreamExt as _};
 use metrics::LocalRecorderGuard;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 /// The metrics of this thread until the guard is dropped.
 fn record() -> (PrometheusHandle, LocalRecorderGuard<'static>) {
@@ -146,6 +148,28 @@ async fn messages_recipients_and_steps_are_counted_by_outcome() {
         &metrics.render(),
         &[("envoi_open_connections", &[HOST], 0.0)],
     );
+}
+
+#[tokio::test]
+async fn a_reply_in_pieces_is_one_wait_and_one_that_does_not_come_is_one_too() {
+    let (metrics, _recording) = record();
+    // Each read returns a single byte.
+    let (client, mut server) = tokio::io::duplex(1);
+    let endpoint = Endpoint::new("localhost").security(Security::None);
+    let (connection, ()) = tokio::join!(Connection::from_stream(client, &endpoint), async {
+        server
+            .write_all(b"220-mail\r\n220 .example.org\r\n")
+            .await
+            .unwrap();
+        let mut command = [0; 4];
+        server.read_exact(&mut command).await.unwrap();
+        drop(server);
+    },);
+    connection.unwrap_err();
+    for phase in ["greeting", "ehlo"] {
+        let waits = ("envoi_wait_seconds_count", &[("phase", phase)][..], 1.0);
+        assert_values(&metrics.render(), &[waits]);
+    }
 }
 
 #[tokio::test]
