@@ -97,6 +97,7 @@
 //! | `keystores` | trust and client certificates from PKCS#12, JKS and Oracle wallets |
 //! | `metrics` | counters, gauges and histograms, see [`guide::observability`] |
 //! | `mozilla-roots` | Mozilla's root certificates, compiled in |
+//! | `mx` | the module `mx`: mail to the servers of each recipient's domain, without a relay |
 //! | `pool` | [`Pool`] |
 //! | `proxy` | [`Proxy`]: SOCKS5 and HTTP CONNECT; [`ProxyHeader`]: the PROXY protocol |
 //! | `retries` | [`RetryPolicy`] |
@@ -117,6 +118,7 @@
         feature = "dkim",
         feature = "failover",
         feature = "journal",
+        feature = "mx",
         feature = "pool",
         feature = "proxy",
         feature = "rate-limit",
@@ -157,6 +159,8 @@ mod date;
 mod diagnose;
 #[cfg(feature = "dkim")]
 pub mod dkim;
+#[cfg(feature = "mx")]
+mod dns;
 mod envelope;
 mod error;
 #[cfg(feature = "failover")]
@@ -173,6 +177,8 @@ pub mod mailbox;
 pub mod mailer;
 #[cfg(feature = "client")]
 pub mod message;
+#[cfg(feature = "mx")]
+pub mod mx;
 #[cfg(feature = "client")]
 mod password_file;
 #[cfg(feature = "pool")]

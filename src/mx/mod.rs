@@ -1,0 +1,6 @@
+//! Mail without a relay: to the servers of each recipient's own domain.
+
+pub use crate::dns::{
+    Absence, Addresses, Answer, DomainName, DomainNameError, LookupError, LookupErrorKind, Mx,
+    MxRecords,
+};
