@@ -35,6 +35,8 @@ mod certificate;
 mod chains;
 mod client_certificate;
 mod connector;
+#[cfg(feature = "mx")]
+pub(crate) mod dane;
 mod defects;
 mod failure;
 mod files;

@@ -4,6 +4,8 @@ mod certificates;
 mod chains;
 #[cfg(feature = "keystores")]
 mod client_certificate;
+#[cfg(feature = "mx")]
+mod dane;
 mod defects;
 mod handshakes;
 mod openssl;
