@@ -161,7 +161,7 @@ impl From<Pool> for FailoverServer {
 /// | the outcome is [unknown](Error::outcome_unknown) | no | yes |
 /// | the message is invalid, or cannot be read | no | no |
 ///
-/// To end in order, close the pools at once, and wait for the calls: see
+/// To end in order, call `close` and wait for the calls: see
 /// [what happens when a pool is closed](crate::guide::interruptions#the-pool-is-closed).
 ///
 /// A message that contains a stream goes to the next server unless its transaction had started,
@@ -224,9 +224,11 @@ impl Failover {
             circuits: Circuits::new(servers.iter().map(|server| server.weight)),
             failures: vec![None; servers.len()],
         };
-        let names = servers.iter().map(|server| server.endpoint().server.name());
+        let names: Vec<_> = (0..servers.len())
+            .map(|index| name(&servers, index))
+            .collect();
         Failover {
-            all: Host::new(&names.collect::<Vec<_>>().join(", ")),
+            all: Host::new(&names.join(", ")),
             servers,
             state: Arc::new(Mutex::new(state)),
             policy: FailoverPolicy::default(),
@@ -278,8 +280,8 @@ impl Failover {
     pub fn servers(&self) -> Vec<ServerState> {
         let now = Instant::now();
         let state = self.state();
-        let server_state = |(index, server): (usize, &FailoverServer)| ServerState {
-            server: server.endpoint().server_name(),
+        let server_state = |index| ServerState {
+            server: name(&self.servers, index),
             circuit: match state.circuits.state(index) {
                 Circuit::Closed { failures } => CircuitState::Closed { failures },
                 Circuit::Open { until, .. } => CircuitState::Open {
@@ -289,7 +291,7 @@ impl Failover {
             },
             last_failure: state.failures[index].clone(),
         };
-        self.servers.iter().enumerate().map(server_state).collect()
+        (0..self.servers.len()).map(server_state).collect()
     }
 
     /// [Checks](Client::check) all servers at the same time. Returns the result of each, in their
@@ -300,6 +302,27 @@ impl Failover {
     /// As for [`Client::check`].
     pub async fn check(&self) -> Vec<Result<CheckReport>> {
         join_all(self.servers.iter().map(FailoverServer::check)).await
+    }
+
+    /// Closes the pools of all servers at the same time, as [`Pool::close`] does. Later calls get
+    /// an error ([`ErrorKind::PoolClosed`]), also retries, unless a server is a [`Client`], which
+    /// keeps no connection and is not closed.
+    ///
+    /// Returns the number of calls of the pools that had not finished in time.
+    ///
+    /// # Cancel safety
+    ///
+    /// As for [`Pool::close`].
+    #[cfg(feature = "pool")]
+    pub async fn close(&self) -> usize {
+        let pools = self
+            .servers
+            .iter()
+            .filter_map(|server| match &server.route {
+                Route::Pool(pool) => Some(pool.close()),
+                Route::Client(_) => None,
+            });
+        join_all(pools).await.into_iter().sum()
     }
 
     /// Sends a message through the first server that takes it.
@@ -393,7 +416,7 @@ impl Failover {
             let is_refused =
                 server.endpoint().get_all_or_nothing() && current.len() < total.recipients.len();
             let is_final = !goes_on || is_refused || current.is_empty();
-            failures.push((server.endpoint().server_name(), error));
+            failures.push((name(&self.servers, index), error));
             if is_final || !clock.has_time_for(Duration::ZERO) {
                 return Err(combined(failures, is_final, total));
             }
@@ -448,7 +471,7 @@ impl fmt::Debug for Failover {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ServerState {
-    /// The host, as it was given.
+    /// The host, as it was given, with the port where several servers have this host.
     pub server: String,
     /// Whether it is used.
     pub circuit: CircuitState,
@@ -531,6 +554,16 @@ impl Drop for Trial<'_> {
             let now = Instant::now();
             state.circuits.undecided(self.index, self.attempt, now);
         }
+    }
+}
+
+/// The name of a server for people: its host, with the port where several servers have this host.
+fn name(servers: &[FailoverServer], index: usize) -> String {
+    let endpoint = servers[index].endpoint();
+    let has_host = |server: &&FailoverServer| server.endpoint().host() == endpoint.host();
+    match servers.iter().filter(has_host).count() {
+        1 => endpoint.server_name(),
+        _ => endpoint.destination().to_string(),
     }
 }
 

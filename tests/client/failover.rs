@@ -405,3 +405,49 @@ async fn invalid_settings_are_found_before_anything_is_sent() {
     assert_eq!(error.kind(), ErrorKind::Request);
     assert!(works.connections().is_empty());
 }
+
+#[tokio::test]
+async fn servers_of_one_host_are_named_by_their_ports() {
+    let first = answering("MAIL", "451 4.3.0 Not now")
+        .start()
+        .await
+        .unwrap();
+    let second = plain().refuse_recipient("you@example.com", "452 4.2.2 Full");
+    let second = second.start().await.unwrap();
+    let failover = Failover::new([server(&first.url()), server(&second.url())]);
+    let names: Vec<_> = [&first, &second]
+        .map(|server| format!("localhost:{}", server.port()))
+        .into();
+    let states = failover.servers();
+    assert_eq!(
+        states.iter().map(|state| &state.server).collect::<Vec<_>>(),
+        names.iter().collect::<Vec<_>>()
+    );
+    let error = failover.send(hello()).await.unwrap_err();
+    for name in names {
+        assert!(error.message().contains(&name), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn closing_closes_the_pools_of_all_servers() {
+    let (first, second) = (
+        plain().start().await.unwrap(),
+        plain().start().await.unwrap(),
+    );
+    let pools = [&first, &second].map(|server| Client::from_url(&server.url()).unwrap().pool(1));
+    for pool in &pools {
+        pool.warm_up(1).await.unwrap();
+    }
+    let failover = Failover::new(pools.map(FailoverServer::from));
+    assert_eq!(failover.close().await, 0);
+    for server in [first, second] {
+        assert!(
+            server.connections()[0]
+                .commands()
+                .any(|line| line == "QUIT")
+        );
+    }
+    let error = failover.send(hello()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::PoolClosed);
+}
