@@ -23,7 +23,8 @@ use crate::{Envelope, telemetry};
 /// a permanently refused login ends the retries, even if some recipients were accepted, and if some
 /// recipients were refused permanently, the others are retried. A recipient whose outcome is
 /// [unknown](crate::Error::outcome_unknown) is never retried. A message that contains a stream is
-/// not retried, since it can be read only once, nor is any message by a pool that was
+/// not retried, since it can be read only once, nor is one whose [hand-over was
+/// refused](crate::Message::on_handover), nor any message by a pool that was
 /// [closed](crate::ErrorKind::PoolClosed). No delay exceeds the
 /// [deadline](crate::Timeouts::deadline), which is the only limit for all attempts together.
 ///
@@ -83,11 +84,13 @@ pub(crate) async fn send<F: Future<Output = Result<Receipt>>>(
     loop {
         let again = message.try_clone();
         message.envelope = envelope.only(&state.current);
+        let handovers = message.body.handovers().cloned();
         let result = state.record(attempt(message).await);
         let remaining = state.remaining(all_or_nothing);
         let stays = result
             .as_ref()
-            .is_err_and(|error| error.kind() == ErrorKind::PoolClosed);
+            .is_err_and(|error| error.kind() == ErrorKind::PoolClosed)
+            || handovers.is_some_and(|handovers| handovers.refusal().is_some());
         let delay = delays
             .next()
             .filter(|delay| !remaining.is_empty() && !stays && clock.has_time_for(*delay));

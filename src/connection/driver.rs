@@ -24,7 +24,6 @@
 //!
 //! [`Machine::step`] gives each event once. It is returned without an await after it.
 
-use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
@@ -40,7 +39,7 @@ use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 use super::clock::{Clock, FAR, Limit, LimitKind};
 use super::handovers::HandoverQueue;
 use super::not_sent;
-use crate::error::{Error, ErrorKind, Phase, Result};
+use crate::error::{Error, Phase, Result};
 use crate::message::Body;
 use crate::proto::{AbortReason, Chunk, Event, Machine, ProtocolError, Reply, Step, Transaction};
 use crate::transport::{Stream, Transport};
@@ -65,8 +64,6 @@ pub(super) struct Driver {
     abort_error: Option<Error>,
     /// The callbacks of the messages whose end the machine holds back.
     handovers: HandoverQueue,
-    /// Why messages were withdrawn, until the machine says that they were, in order.
-    withdrawals: VecDeque<Error>,
     /// When bytes of the server last arrived.
     pub(super) last_read_at: Instant,
     /// Since when the server has taken nothing of what waits for it.
@@ -94,7 +91,6 @@ impl Driver {
             io_error: None,
             abort_error: None,
             handovers: HandoverQueue::default(),
-            withdrawals: VecDeque::new(),
             last_read_at: Instant::now(),
             stalled_since: Instant::now(),
             reply_wait: None,
@@ -398,19 +394,11 @@ impl Driver {
         // The machine holds a message back for each callback.
         let called = match ready!(self.handovers.poll_first(cx)) {
             Ok(()) => self.machine.hand_over(),
-            Err(error) => {
-                self.withdrawals.push_back(error);
-                self.machine.withdraw()
-            }
+            // The message keeps the error.
+            Err(_) => self.machine.withdraw(),
         };
         debug_assert!(called.is_ok(), "{called:?}");
         Poll::Ready(())
-    }
-
-    /// Why the message that the machine reported as [`Event::Withdrawn`] was withdrawn.
-    pub(super) fn take_withdrawal(&mut self) -> Error {
-        let unknown = || Error::new(ErrorKind::Handover, Phase::Handover, "it was withdrawn");
-        self.withdrawals.pop_front().unwrap_or_else(unknown)
     }
 
     /// When a server that takes nothing, or too little in all, is overdue.

@@ -258,9 +258,6 @@ impl Connection {
             submission.on_transaction_started(&self.info);
             while submission.unanswered() > 0 {
                 match self.driver.next(Some(&mut message.body)).await {
-                    Ok(Step::Event(Event::Withdrawn)) => {
-                        submission.on_withdrawn(self.driver.take_withdrawal());
-                    }
                     Ok(step) => submission.on_step(step),
                     Err(error) => {
                         let unknown = usize::from(error.outcome_unknown());

@@ -540,12 +540,10 @@ impl<'m, C: DerefMut<Target = Connection>, S: Stream<Item = Incoming<'m>>> SendA
             body.report_progress(bytes, true);
         }
         let unanswered = submission.unanswered();
-        if step == Step::Event(Event::Withdrawn) {
-            submission.on_withdrawn(self.connection.driver.take_withdrawal());
-            self.end_reported |= self.connection.driver.machine.is_closed();
-        } else {
-            submission.on_step(step);
-        }
+        // After DATA, the session ends with the message.
+        self.end_reported |=
+            step == Step::Event(Event::Withdrawn) && self.connection.driver.machine.is_closed();
+        submission.on_step(step);
         if submission.unanswered() == unanswered {
             return Ok(());
         }

@@ -4,15 +4,13 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::errors;
 use super::outcome::TransactionOutcome;
+use super::{errors, not_sent};
 use crate::Address;
 use crate::diagnose::Facts;
 use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::message::{Body, Handovers, PreparedMessage};
-#[cfg(feature = "pool")]
-use crate::proto::Event;
-use crate::proto::Step;
+use crate::proto::{Event, Step};
 use crate::receipt::{Delivery, Outcome, Recipient, SessionInfo};
 
 /// A message that is being sent, in one or more transactions, each for a batch of the recipients
@@ -172,18 +170,13 @@ impl Submission {
     /// The session ended before the server took anything of the message: all of it can be sent in
     /// another one.
     pub(super) fn is_untouched(&self) -> bool {
-        let ended = |error: &Error| match error.reply() {
-            Some(reply) => reply.code() == 421,
-            None => error.kind() == ErrorKind::Closed,
-        };
-        let is_untouched = |batch: &RecipientBatch| {
-            batch.result.as_ref().is_some_and(|result| {
-                result
-                    .as_ref()
-                    .is_err_and(|error| ended(error) && !error.outcome_unknown())
-            })
-        };
-        self.batches.iter().all(is_untouched)
+        let is_untouched = |batch: &RecipientBatch| matches!(&batch.result, Some(Err(error)) if is_end_of_session(error));
+        self.refusal().is_none() && self.batches.iter().all(is_untouched)
+    }
+
+    /// The error by which the callback has refused the hand-over.
+    fn refusal(&self) -> Option<&Error> {
+        self.handovers.as_ref().and_then(Handovers::refusal)
     }
 
     /// Handles an event, which concerns the first batch without an outcome.
@@ -192,21 +185,27 @@ impl Submission {
         if let Step::Event(Event::Sender { reply }) = &step {
             self.sender_accepted |= reply.is_positive();
         }
-        if let Some(batch) = self.batches.get_mut(self.finished) {
-            batch.result = batch.outcome.on_step(step);
-            if batch.result.is_some() {
-                self.finished += 1;
-                self.collect_overflow();
+        let refusal = self.refusal().cloned();
+        let Some(batch) = self.batches.get_mut(self.finished) else {
+            return;
+        };
+        batch.result = match step {
+            Step::Event(Event::Withdrawn) => {
+                let error = refusal.clone().unwrap_or_else(|| not_sent(step));
+                Some(Err(batch.outcome.connection_lost(error)))
             }
+            step => batch.outcome.on_step(step),
+        };
+        if batch.result.is_none() {
+            return;
         }
-    }
-
-    /// The message of the first batch without an outcome was withdrawn for this error.
-    pub(super) fn on_withdrawn(&mut self, error: Error) {
-        if let Some(batch) = self.batches.get_mut(self.finished) {
-            batch.result = Some(Err(batch.outcome.connection_lost(error)));
-            self.finished += 1;
-            self.collect_overflow();
+        self.finished += 1;
+        self.collect_overflow();
+        if let Some(refusal) = refusal
+            && self.unanswered() == 0
+        {
+            // The remaining recipients do not get the message either.
+            self.connection_lost(refusal, 0);
         }
     }
 
@@ -254,6 +253,7 @@ impl Submission {
     /// an outcome, the first `unknown` may have been delivered.
     pub(super) fn connection_lost(&mut self, error: Error, unknown: usize) {
         let unknown = unknown.min(self.unanswered());
+        let refusal = self.refusal().cloned();
         // The remaining recipients get this error, too.
         let (places, recipients): (Vec<_>, Vec<_>) = std::mem::take(&mut self.overflow)
             .into_iter()
@@ -264,7 +264,10 @@ impl Submission {
                 .push(RecipientBatch::new(None, places, recipients));
         }
         for (i, batch) in self.batches[self.finished..].iter_mut().enumerate() {
-            let error = error.clone().with_outcome_unknown(i < unknown);
+            let error = match &refusal {
+                Some(refusal) if i >= unknown => refusal.clone(),
+                _ => error.clone().with_outcome_unknown(i < unknown),
+            };
             batch.result = Some(Err(batch.outcome.connection_lost(error)));
         }
         (self.started, self.finished) = (self.batches.len(), self.batches.len());
@@ -277,6 +280,7 @@ impl Submission {
             recipients: self.recipients,
             ..*session
         };
+        let refusal = self.refusal().cloned();
         let several = self.batches.len() > 1;
         let mut reply = None;
         let mut recipients: Vec<Option<Recipient>> = Vec::new();
@@ -294,7 +298,10 @@ impl Submission {
             reply = outcome.reply.clone().or(reply);
             is_over_limit |= !outcome.over_limit().is_empty();
             if let Some(Err(error)) = result {
-                let error = error.advised(&outcome.facts(session));
+                let error = match &refusal {
+                    Some(refusal) if is_end_of_session(&error) => refusal.clone(),
+                    _ => error.advised(&outcome.facts(session)),
+                };
                 outcome.ended_by(&error);
                 // Not if the session ended before the reply to MAIL.
                 if several
@@ -344,6 +351,12 @@ impl Submission {
                 || self.handovers.as_ref().is_some_and(Handovers::is_permitted),
             bytes: self.bytes,
         };
+        // Whatever the server refused, too: the message is not to be sent again.
+        if let (Some(error), Some(refusal)) = (&mut failure, refusal)
+            && !error.outcome_unknown()
+        {
+            *error = refusal;
+        }
         let is_accepted = |recipient: &Recipient| recipient.outcome.is_accepted();
         match failure {
             Some(error)
@@ -360,6 +373,15 @@ impl Submission {
             }
         }
     }
+}
+
+/// The session ended, and the message was certainly not sent for that reason.
+fn is_end_of_session(error: &Error) -> bool {
+    let has_ended = match error.reply() {
+        Some(reply) => reply.code() == 421,
+        None => error.kind() == ErrorKind::Closed,
+    };
+    has_ended && !error.outcome_unknown()
 }
 
 impl RecipientBatch {

@@ -2,8 +2,8 @@
 
 use std::error::Error as StdError;
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use futures_util::future::BoxFuture;
 
@@ -31,24 +31,28 @@ pub(super) type HandoverCallback =
 
 type BoxError = Box<dyn StdError + Send + Sync>;
 
-/// The hand-overs of a message in all of its transactions.
+/// The hand-overs of a message in all of its transactions in a call, which share what the callback
+/// has decided.
 #[derive(Clone)]
 pub(crate) struct Handovers {
     callback: HandoverCallback,
-    count: Arc<Count>,
+    decisions: Arc<Decisions>,
 }
 
 #[derive(Default)]
-struct Count {
+struct Decisions {
+    /// The number of calls of the callback.
     started: AtomicU32,
     is_permitted: AtomicBool,
+    /// The first error of the callback.
+    refusal: OnceLock<Error>,
 }
 
 impl Handovers {
     pub(super) fn new(callback: HandoverCallback) -> Self {
         Handovers {
             callback,
-            count: Arc::default(),
+            decisions: Arc::default(),
         }
     }
 
@@ -56,7 +60,8 @@ impl Handovers {
         self.callback.clone()
     }
 
-    /// Calls the callback for another transaction, once the future is polled.
+    /// Calls the callback for another transaction, once the future is polled. It is not called
+    /// again after it has returned an error.
     ///
     /// # Errors
     ///
@@ -66,23 +71,39 @@ impl Handovers {
         recipients: Vec<Address>,
         bytes: u64,
     ) -> BoxFuture<'static, Result<()>> {
-        let Handovers { callback, count } = self.clone();
+        let Handovers {
+            callback,
+            decisions,
+        } = self.clone();
         Box::pin(async move {
-            let number = 1 + count.started.fetch_add(1, Ordering::Relaxed);
+            if let Some(refusal) = decisions.refusal.get() {
+                return Err(refusal.clone());
+            }
+            let number = 1 + decisions.started.fetch_add(1, Ordering::Relaxed);
             let handover = Handover {
                 recipients,
                 number,
                 bytes,
             };
-            callback(handover).await.map_err(refused)?;
-            count.is_permitted.store(true, Ordering::Relaxed);
+            match callback(handover).await {
+                Ok(()) => decisions.is_permitted.store(true, Ordering::Relaxed),
+                Err(error) => {
+                    let refusal = decisions.refusal.get_or_init(|| refused(error));
+                    return Err(refusal.clone());
+                }
+            }
             Ok(())
         })
     }
 
     /// Whether the callback has permitted a hand-over.
     pub(crate) fn is_permitted(&self) -> bool {
-        self.count.is_permitted.load(Ordering::Relaxed)
+        self.decisions.is_permitted.load(Ordering::Relaxed)
+    }
+
+    /// The error by which the callback has refused a hand-over. The message is not sent any more.
+    pub(crate) fn refusal(&self) -> Option<&Error> {
+        self.decisions.refusal.get()
     }
 }
 

@@ -317,8 +317,10 @@ impl<'x> Message<'x> {
     /// connection run concurrently, and the messages leave in their order.
     ///
     /// If the callback returns an error, the message is not sent, with
-    /// [`ErrorKind::Handover`](crate::ErrorKind::Handover). The session goes on after RSET where
-    /// the message goes in chunks. After DATA, SMTP knows no way back, so the connection is
+    /// [`ErrorKind::Handover`](crate::ErrorKind::Handover). It is final: the callback is not called
+    /// again in this call, so the message is neither retried nor sent in further transactions, even
+    /// if the connection is lost or the server has refused some recipients for now. The session
+    /// goes on after RSET where the message goes in chunks. After DATA, SMTP knows no way back, so the connection is
     /// dropped; other messages in flight were then not sent. The future of the callback is dropped
     /// before its end if the call that sends is dropped, the deadline is reached, or the server
     /// refuses the message or ends the session: the message was not sent in this transaction then.

@@ -373,3 +373,110 @@ async fn a_withdrawn_message_does_not_stop_the_others_of_a_window() {
         }
     }
 }
+
+/// A message whose callback has returned an error was not sent, whatever becomes of its session
+/// afterwards: its callback is not called again.
+#[tokio::test]
+async fn a_refused_message_is_not_retried_where_its_session_ends() {
+    let faults = [
+        // The first message is in doubt, and its reply is missing.
+        ("in doubt", Fault::close(Step::Accepted)),
+        // The first message goes over another connection.
+        ("421", Fault::reply(Step::Message, "421 4.3.2 Going down")),
+        ("reset", Fault::reset(Step::Message)),
+    ];
+    for (name, fault) in faults {
+        let fault = fault.matching("0@").times(1);
+        let server = Server::builder().plaintext().offer("CHUNKING").fault(fault);
+        let server = server.start().await.unwrap();
+        let pool = client(&server).pool(2);
+        let refused = Arc::new(Notify::new());
+        let calls: Arc<Mutex<Vec<(usize, u32)>>> = Arc::default();
+        let messages = (0..4).map(|index| {
+            let (refused, calls) = (refused.clone(), calls.clone());
+            let to = format!("{index}@example.com");
+            Message::from(hello_to(&[&to])).on_handover(move |handover| {
+                calls.lock().unwrap().push((index, handover.number));
+                let refused = refused.clone();
+                async move {
+                    match index {
+                        // After the others have refused theirs.
+                        0 if handover.number == 1 => refused.notified().await,
+                        3 => refused.notify_one(),
+                        _ => {}
+                    }
+                    match index {
+                        0 => Ok(()),
+                        _ => Err(io::Error::other("the disk is full")),
+                    }
+                }
+            })
+        });
+        let outcomes = pool.send_all(stream::iter(messages));
+        let limit = Duration::from_secs(60);
+        let outcomes: Vec<_> = timeout(limit, outcomes.collect()).await.unwrap();
+        let errors = outcomes[1..]
+            .iter()
+            .map(|outcome| outcome.as_ref().unwrap_err());
+        for error in errors {
+            assert_eq!(error.kind(), ErrorKind::Handover, "{name}: {error}");
+            let recipient = &error.receipt().unwrap().recipients[0];
+            assert_eq!(recipient.outcome, Outcome::NotTried, "{name}");
+            assert!(!recipient.is_transient(), "{name}");
+        }
+        let calls = calls.lock().unwrap();
+        let others = calls.iter().filter(|(index, _)| *index != 0);
+        let others: Vec<_> = others.copied().collect();
+        assert_eq!(others, [(1, 1), (2, 1), (3, 1)], "{name}");
+    }
+}
+
+/// An error in one transaction of a message ends it: the others are not asked for, and those that
+/// the server has refused for now are not retried.
+#[tokio::test]
+async fn a_refused_message_has_no_further_transaction() {
+    // The first transaction has a recipient that may be accepted later.
+    for (first_is_refused, calls, accepted) in [(true, 1, 0), (false, 2, 1)] {
+        for (framing, server) in servers() {
+            let server = server
+                .offer("LIMITS RCPTMAX=2")
+                .fault(Fault::reply(Step::Rcpt, "450 4.2.1 Busy").matching("b@"));
+            let server = server.start().await.unwrap();
+            let mut policy = RetryPolicy::new(3);
+            policy.initial_backoff = Duration::from_millis(1);
+            let client = client(&server).retries(policy);
+            let recording = Calls::default();
+            let calling = recording.clone();
+            let message = Message::from(hello_to(&["a@x.org", "b@x.org", "c@x.org"]));
+            let message = message.on_handover(move |handover| {
+                let is_refused = first_is_refused || handover.number == 2;
+                calling.0.lock().unwrap().push(handover);
+                async move {
+                    match is_refused {
+                        true => Err(io::Error::other("the disk is full")),
+                        false => Ok(()),
+                    }
+                }
+            });
+            let result = client.send(message).await;
+            assert_eq!(recording.all().len(), calls, "{framing}");
+            assert_eq!(server.messages().len(), accepted, "{framing}");
+            let receipt = match &result {
+                Ok(receipt) => receipt,
+                Err(error) => {
+                    assert_eq!(error.kind(), ErrorKind::Handover, "{framing}: {error}");
+                    error.receipt().unwrap()
+                }
+            };
+            assert_eq!(result.is_ok(), accepted > 0, "{framing}");
+            let others = receipt.not_accepted().count();
+            assert_eq!(others, 3 - accepted, "{framing}");
+            let last = &receipt.recipients[2];
+            assert!(last.outcome == Outcome::NotTried && !last.is_transient());
+            if accepted > 0 {
+                let reason = receipt.incomplete_reason.as_deref().unwrap();
+                assert!(reason.contains("the disk is full"), "{reason}");
+            }
+        }
+    }
+}
