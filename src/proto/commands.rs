@@ -321,6 +321,9 @@ impl Machine {
         self.state = State::Ready;
         if is_permitted.is_some() {
             self.wire.end_is_whole();
+            if let Some(state) = self.transactions.back_mut() {
+                state.held_size = (framing == Framing::Data).then_some(bytes);
+            }
             self.release();
         } else {
             let end = self.wire.end();
@@ -367,7 +370,6 @@ impl Machine {
                 // DATA was answered after all messages before it.
                 Framing::Data => {
                     self.events.push_back(Event::Withdrawn);
-                    self.transactions.clear();
                     self.close();
                     return Ok(());
                 }

@@ -716,8 +716,13 @@ impl Machine {
 
     /// Ends the session.
     fn close(&mut self) {
+        // After DATA, only the first message is given before those before it are answered.
+        let first = self.transactions.front();
+        let held = first.filter(|state| state.ends_at.is_none());
         if self.state == State::Body {
             self.note_incomplete(self.message.bytes());
+        } else if let Some(bytes) = held.and_then(|state| state.held_size) {
+            self.note_incomplete(bytes);
         }
         self.unconfirmed_messages += self.handed_over().count();
         self.state = State::Closed;

@@ -17,6 +17,11 @@ impl Machine {
         reply: Reply,
     ) -> Result<()> {
         use PendingReply as P;
+        let phase = match (&pending, phase) {
+            // Like any other refusal of a message whose end was not sent.
+            (P::EndOfData { .. }, Phase::Handover) => Phase::Body,
+            _ => phase,
+        };
         let (phase, reply) = match self.transactions.front() {
             Some(state) => state.reason(phase, reply),
             None => (phase, reply),

@@ -180,6 +180,8 @@ pub(super) struct TransactionState {
     pub(super) is_end_held: bool,
     /// The caller withdrew the message in place of its hand-over.
     pub(super) is_withdrawn: bool,
+    /// The size of a message after DATA that was given whole, and whose end is held back.
+    pub(super) held_size: Option<u64>,
     /// Where the message ends, of all bytes of the session, once its end may be written.
     pub(super) ends_at: Option<u64>,
 }
@@ -242,6 +244,7 @@ impl TransactionState {
             framing: Framing::Data,
             is_end_held: false,
             is_withdrawn: false,
+            held_size: None,
             ends_at: None,
         }
     }

@@ -107,10 +107,11 @@ fn hash_transaction(state: &TransactionState, written: u64, hasher: &mut impl Ha
         framing,
         is_end_held,
         is_withdrawn,
+        held_size,
         ends_at,
     } = state;
     (complete, answered, accepted).hash(hasher);
-    (is_end_held, is_withdrawn).hash(hasher);
+    (is_end_held, is_withdrawn, held_size).hash(hasher);
     format!("{next:?} {final_replies:?} {framing:?}").hash(hasher);
     for reply in verdicts {
         hash_reply(Some(reply), hasher);
