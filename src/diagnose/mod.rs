@@ -201,9 +201,14 @@ pub(crate) fn hint_for_eof(phase: Phase, secure: bool, has_port: bool) -> &'stat
             "If this port speaks TLS from the first byte (as 465 does), use smtps://. Otherwise \
                 the server or a firewall may refuse this client's address."
         }
-        Phase::Body | Phase::Handover => {
+        Phase::Body => {
             "The message is not delivered, because its end was not sent: it can be sent again. If \
                 that fails, too, the server's log says why."
+        }
+        Phase::Handover => {
+            "The message was not sent, because the callback of Message::on_handover had not ended: \
+                it can be sent again. A server may close the connection if the callback takes \
+                minutes."
         }
         Phase::Setup
         | Phase::Connect

@@ -96,7 +96,8 @@ impl Directory {
     /// # Errors
     ///
     /// [`ErrorKind::Config`] if the directory or a file in it cannot be written, and as for
-    /// [`Message::prepare`] and [`Body::chunk`](crate::Body::chunk). Nothing is left of the message
+    /// [`Message::prepare`], [`Body::chunk`](crate::Body::chunk) and [`Message::on_handover`],
+    /// whose callback is awaited before the files get their names. Nothing is left of the message
     /// then, unless the process was killed.
     ///
     /// # Cancel safety

@@ -139,6 +139,7 @@ impl Sendmail {
     /// | a signal after that | `Closed` | [unknown](Error::outcome_unknown) |
     /// | the [time-out](Self::timeout) before the end of the message | `Timeout` | yes |
     /// | the time-out after it | `Timeout` | unknown |
+    /// | an error of the callback of [`Message::on_handover`] | `Handover` | no |
     /// | [delivery options](Message::delivery), a binary message ([`LineEnds::Keep`]) | `Unsupported` | no |
     ///
     /// [`LineEnds::Keep`]: crate::LineEnds::Keep

@@ -19,7 +19,7 @@ pub struct Handover {
     /// its commands.
     pub recipients: Vec<Address>,
     /// The number of this hand-over in the call that sends the message, from 1. A later one belongs
-    /// to a retry or to a further transaction. `Failover` makes a call for each server.
+    /// to a retry, to a further transaction, or to another server of a `Failover`.
     pub number: u32,
     /// The size of the message in bytes, without added dots and the final one.
     pub bytes: u64,
