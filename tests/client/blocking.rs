@@ -1,6 +1,7 @@
 //! The blocking client, against a server on the threads of another runtime.
 
 use std::io::{self, Read, Write as _};
+use std::sync::mpsc;
 use std::thread;
 
 use envoi::blocking::{self, Client, Connection};
@@ -292,4 +293,39 @@ fn blocking_and_async_types_become_each_other() {
     let endpoint = beside.client().endpoint().clone();
     let connection = Connection::connect(&endpoint).unwrap();
     assert!(format!("{connection:?}").contains("localhost"));
+}
+
+/// The callback runs while the blocking call waits.
+#[test]
+fn blocking_calls_await_the_handover() {
+    let beside = Beside::start(Server::builder().plaintext());
+    let client = beside.client();
+    let pool = client.pool(1);
+    let mut connection = client.connect().unwrap();
+    for name in ["client", "pool", "connection"] {
+        let mut send = |message: Message<'static>| match name {
+            "client" => client.send(message),
+            "pool" => pool.send(message),
+            _ => connection.send(message),
+        };
+        let (sender, calls) = mpsc::channel();
+        let message = numbered(1).on_handover(move |handover| {
+            let sent = sender.send(handover.number);
+            async move {
+                tokio::task::yield_now().await;
+                sent
+            }
+        });
+        let receipt = send(message).unwrap();
+        assert!(receipt.handed_over, "{name}");
+        assert_eq!(calls.into_iter().collect::<Vec<_>>(), [1], "{name}");
+        let refused = numbered(2).on_handover(|_| async { Err("the disk is full") });
+        let error = send(refused).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Handover, "{name}: {error}");
+    }
+    let subjects: Vec<_> = beside.server.messages();
+    assert_eq!(subjects.len(), 3);
+    subjects
+        .iter()
+        .for_each(|message| message.assert_contains("No. 1"));
 }

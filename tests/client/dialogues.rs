@@ -1,6 +1,7 @@
 //! Plays the conversations of `tests/dialogues` through [`Connection`], over real sockets and with
 //! real TLS; and then the transcript of each, which must have the same outcome.
 
+use std::future::pending;
 use std::io::{self, Cursor};
 use std::path::Path;
 use std::pin::Pin;
@@ -12,7 +13,7 @@ use envoi::testing::{Dialogue as Script, DialogueError, ScriptedServer};
 use envoi::tls::{Security, Trust};
 use envoi::{Connection, Endpoint, Envelope, Error, ErrorKind, Message, Outcome, Timeouts};
 use support::address;
-use support::dialogue::{Dialogue, Send, Tls, Turn, read_folder};
+use support::dialogue::{Dialogue, HandOver, Send, Tls, Turn, read_folder};
 use tokio::io::{AsyncRead, AsyncReadExt as _, ReadBuf};
 
 #[tokio::test]
@@ -216,13 +217,23 @@ fn message(send: &Send, never_ends: bool) -> Message<'static> {
     let mut bytes = send.message.clone();
     let message = if send.size_known || send.content != Content::Unknown {
         Message::raw(bytes)
-    } else if never_ends {
+    } else if never_ends && send.hand_over.is_none() {
         bytes.pop();
         Message::raw_stream(Cursor::new(bytes).chain(Never))
     } else {
         Message::raw_stream(Cursor::new(bytes))
     };
-    message.envelope(envelope).delivery(send.delivery.clone())
+    let message = message.envelope(envelope).delivery(send.delivery.clone());
+    match send.hand_over {
+        None => message,
+        Some(hand_over) => message.on_handover(move |_| async move {
+            match hand_over {
+                HandOver::Permitted => Ok(()),
+                HandOver::Refused => Err(io::Error::other("the disk is full")),
+                HandOver::Pending => pending().await,
+            }
+        }),
+    }
 }
 
 /// A stream of which nothing comes.
@@ -241,6 +252,8 @@ impl AsyncRead for Never {
 async fn step_by_step(connection: &mut Connection, send: &Send) -> Result<String, Error> {
     let mut transaction = Transaction::open(send.from.as_deref().map(address));
     transaction.delivery = send.delivery.clone();
+    // The end of the message by `finish` is the hand-over.
+    transaction.hand_over = send.hand_over.is_some();
     let reply = connection.mail(transaction).await?;
     if !reply.is_positive() {
         return Ok(format!("refused mail {}", reply.code()));

@@ -2,8 +2,8 @@
 //! result of all is.
 
 use std::io::Cursor;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use envoi::testing::{Builder, Server};
@@ -450,4 +450,38 @@ async fn closing_closes_the_pools_of_all_servers() {
     }
     let error = failover.send(hello()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::PoolClosed);
+}
+
+/// Each server that comes so far is a hand-over of its own, until one is refused.
+#[tokio::test]
+async fn each_server_has_a_handover() {
+    let first = answering(".", "451 4.3.0 Not now").start().await.unwrap();
+    let second = plain().start().await.unwrap();
+    for (refused, numbers) in [(None, &[1, 2][..]), (Some(2), &[1, 2]), (Some(1), &[1])] {
+        let servers = [server(&first.url()), server(&second.url())];
+        let mut policy = RetryPolicy::new(2);
+        policy.initial_backoff = Duration::from_millis(1);
+        let failover = Failover::new(servers).retries(policy);
+        let calls: Arc<Mutex<Vec<u32>>> = Arc::default();
+        let calling = calls.clone();
+        let message = Message::from(hello()).on_handover(move |handover| {
+            calling.lock().unwrap().push(handover.number);
+            async move {
+                match refused == Some(handover.number) {
+                    true => Err("the disk is full"),
+                    false => Ok(()),
+                }
+            }
+        });
+        let result = failover.send(message).await;
+        assert_eq!(*calls.lock().unwrap(), numbers);
+        let received = usize::from(refused.is_none());
+        assert_eq!(second.take_messages().len(), received);
+        match result {
+            Ok(receipt) => assert!(receipt.handed_over && refused.is_none()),
+            Err(error) => assert_eq!(error.kind(), ErrorKind::Handover, "{error}"),
+        }
+        // It says nothing about the servers.
+        assert_eq!(failures(&failover), [0, 0]);
+    }
 }

@@ -2,6 +2,7 @@
 //! and what an error of it means.
 
 use std::io;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use envoi::{
     Attachment, Client, Endpoint, ErrorKind, Handover, Message, Outcome, Phase, RetryPolicy,
     Timeouts,
 };
+use futures::FutureExt as _;
 use futures::stream::{self, StreamExt as _};
 use support::hello_to;
 use tokio::sync::Notify;
@@ -478,5 +480,49 @@ async fn a_refused_message_has_no_further_transaction() {
                 assert!(reason.contains("the disk is full"), "{reason}");
             }
         }
+    }
+}
+
+#[tokio::test]
+async fn a_pool_stays_usable_after_a_refused_handover() {
+    for (framing, server) in servers() {
+        let server = server.start().await.unwrap();
+        let pool = client(&server).pool(1);
+        for _ in 0..3 {
+            let message = hello_to(&["a@example.com"]);
+            let error = pool.send(refused(message.clone())).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Handover, "{framing}: {error}");
+            assert!(
+                pool.send(message).await.unwrap().all_accepted(),
+                "{framing}"
+            );
+        }
+        assert_eq!(server.messages().len(), 3, "{framing}");
+        // After DATA, the session cannot go on.
+        let sessions = if framing == "DATA" { 4 } else { 1 };
+        assert_eq!(server.connections().len(), sessions, "{framing}");
+    }
+}
+
+/// A panic of the callback is that of the call, and the message is not sent.
+#[tokio::test]
+async fn a_panic_in_the_callback_ends_the_session() {
+    for (framing, server) in servers() {
+        let server = server.start().await.unwrap();
+        let panicking = || {
+            Message::from(hello_to(&["a@example.com"]))
+                .on_handover(|_| async { panic!("in the callback") as io::Result<()> })
+        };
+        let mut connection = client(&server).connect().await.unwrap();
+        let sending = AssertUnwindSafe(connection.send(panicking())).catch_unwind();
+        assert!(sending.await.is_err(), "{framing}");
+        let next = connection.send(hello_to(&["a@example.com"])).await;
+        assert_eq!(next.unwrap_err().kind(), ErrorKind::Closed, "{framing}");
+        let pool = client(&server).pool(1);
+        let sending = AssertUnwindSafe(pool.send(panicking())).catch_unwind();
+        assert!(sending.await.is_err(), "{framing}");
+        let next = pool.send(hello_to(&["b@example.com"])).await;
+        assert!(next.unwrap().all_accepted(), "{framing}");
+        assert_eq!(server.messages().len(), 1, "{framing}");
     }
 }

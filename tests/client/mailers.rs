@@ -1,21 +1,23 @@
 //! The mailers as `dyn Mailer`: what each of them does with a message.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use envoi::delivery::Priority;
 use envoi::mail_builder::MessageBuilder;
 use envoi::mailer::Directory;
 use envoi::testing::{Recorder, Server};
 use envoi::{
-    Address, Attachment, Client, DeliveryOptions, Envelope, Error, ErrorKind, LineEnds, Mailer,
-    Message, Outcome, Phase,
+    Address, Attachment, Client, DeliveryOptions, Envelope, Error, ErrorKind, Handover, LineEnds,
+    Mailer, Message, Outcome, Phase,
 };
 use futures::FutureExt as _;
 use futures::future::{join_all, try_join_all};
 use support::{hello, hello_to};
+use tokio::sync::Notify;
 
 fn envelope() -> Envelope {
     let to = ["you@example.com", "hidden@example.com"].map(|to| Address::new(to).unwrap());
@@ -106,6 +108,70 @@ async fn every_mailer_gives_on_the_same_bytes() {
         assert_eq!(fs::read(last).unwrap(), recorded.bytes);
     }
     assert_eq!(files(directory.path(), "eml").len(), messages().len());
+    assert!(files(directory.path(), "part").is_empty());
+}
+
+/// The callback is called once, and decides whether the message is delivered.
+#[tokio::test]
+async fn every_mailer_awaits_the_handover() {
+    let server = Server::builder().start().await.unwrap();
+    let client = Client::from_url(&server.url()).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let directory = Directory::new(folder.path().join("new"));
+    let recorder = Recorder::new();
+    let mailers: [Arc<dyn Mailer>; 4] = [
+        Arc::new(client.clone()),
+        Arc::new(client.pool(1)),
+        Arc::new(directory.clone()),
+        Arc::new(recorder.clone()),
+    ];
+    for mailer in mailers {
+        let calls: Arc<Mutex<Vec<Handover>>> = Arc::default();
+        let counted = |permission: fn() -> Result<(), io::Error>| {
+            let calls = calls.clone();
+            Message::from(hello()).on_handover(move |handover| {
+                calls.lock().unwrap().push(handover);
+                async move { permission() }
+            })
+        };
+        let receipt = mailer.send(counted(|| Ok(()))).await.unwrap();
+        assert!(receipt.all_accepted() && receipt.handed_over);
+        let call = calls.lock().unwrap().pop().unwrap();
+        assert_eq!(call.recipients, [Address::new("you@example.com").unwrap()]);
+        assert_eq!((call.number, call.bytes), (1, receipt.bytes));
+
+        let refused = counted(|| Err(io::Error::other("the disk is full")));
+        let error = mailer.send(refused).await.unwrap_err();
+        assert_eq!(
+            (error.kind(), error.phase()),
+            (ErrorKind::Handover, Phase::Handover)
+        );
+        let source = std::error::Error::source(&error).unwrap();
+        assert_eq!(source.to_string(), "the disk is full");
+        let receipt = error.receipt().unwrap();
+        assert!(!receipt.handed_over && error.is_permanent());
+        assert_eq!(receipt.recipients[0].outcome, Outcome::NotTried);
+        assert_eq!(calls.lock().unwrap().len(), 1);
+
+        // Dropped while it waits.
+        let called = Arc::new(Notify::new());
+        let calling = called.clone();
+        let message = Message::from(hello()).on_handover(move |_| {
+            calling.notify_one();
+            std::future::pending::<io::Result<()>>()
+        });
+        tokio::select! {
+            _ = mailer.send(message) => unreachable!(),
+            () = called.notified() => {}
+        }
+    }
+    // The server has noticed the end of each session that was dropped.
+    while server.connections().iter().any(|session| session.is_open) {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(server.messages().len(), 2);
+    assert_eq!(recorder.messages().len(), 1);
+    assert_eq!(files(directory.path(), "eml").len(), 1);
     assert!(files(directory.path(), "part").is_empty());
 }
 

@@ -297,3 +297,34 @@ async fn what_sendmail_cannot_send_is_refused() {
         "{missing}"
     );
 }
+
+/// The program gets the end of the message once its hand-over is permitted.
+#[tokio::test]
+async fn sendmail_awaits_the_handover() {
+    let script = Script::new("cat >message\necho >queued\n");
+    let queued = script.path("queued");
+    let message = hello().on_handover(move |handover| {
+        let is_queued = queued.exists();
+        async move {
+            assert_eq!(handover.recipients.len(), 1);
+            match is_queued {
+                true => Err("it is queued already"),
+                false => Ok(()),
+            }
+        }
+    });
+    let receipt = script.mailer().send(message).await.unwrap();
+    assert!(receipt.handed_over && script.path("queued").exists());
+
+    for message in [hello(), large()] {
+        let script = Script::new("cat >message\necho >queued\n");
+        let message = message.on_handover(|_| async { Err("the disk is full") });
+        let error = script.fails(message).await;
+        assert_eq!(
+            (error.kind(), error.phase()),
+            (ErrorKind::Handover, Phase::Handover)
+        );
+        assert!(!error.receipt().unwrap().handed_over);
+        assert!(!script.path("queued").exists());
+    }
+}

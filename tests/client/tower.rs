@@ -1,6 +1,7 @@
 //! `Client` and `Pool` as services of tower, with its layers.
 
 use std::future::{Ready, ready};
+use std::io;
 use std::pin::pin;
 use std::time::Duration;
 
@@ -147,4 +148,26 @@ async fn the_layers_of_tower_apply() {
         .service(Client::from_url(&url).unwrap());
     let error = slow.oneshot(message()).await.unwrap_err();
     assert!(error.is::<tower::timeout::error::Elapsed>(), "{error}");
+}
+
+#[tokio::test]
+async fn services_await_the_handover() {
+    async fn check<S>(mut service: S)
+    where
+        S: tower::Service<Message<'static>, Response = Receipt, Error = Error>,
+    {
+        let message = message().on_handover(|_| async { Ok::<_, io::Error>(()) });
+        let receipt = service.ready().await.unwrap().call(message).await.unwrap();
+        assert!(receipt.all_accepted() && receipt.handed_over);
+        let refused = message_refused();
+        let error = service.ready().await.unwrap().call(refused).await;
+        assert_eq!(error.unwrap_err().kind(), ErrorKind::Handover);
+    }
+    fn message_refused() -> Message<'static> {
+        message().on_handover(|_| async { Err("the disk is full") })
+    }
+    let server = Server::builder().plaintext().start().await.unwrap();
+    check(Client::from_url(&server.url()).unwrap()).await;
+    check(pool(&server, 1).await).await;
+    assert_eq!(server.messages().len(), 2);
 }

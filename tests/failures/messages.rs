@@ -1,11 +1,15 @@
 //! Refused senders, recipients and messages, with the replies of real servers, and unknown
 //! outcomes.
 
+use std::future::pending;
+use std::io;
+use std::time::Duration;
+
 use envoi::mail_builder::MessageBuilder;
-use envoi::{Address, Client, Envelope, ErrorKind, Message, Phase};
+use envoi::{Address, Client, Envelope, ErrorKind, Message, Phase, Timeouts};
 use futures::StreamExt as _;
 
-use crate::case::{Case, World, case, hurried, play};
+use crate::case::{Case, World, case, hello, hurried, play};
 use crate::servers::{CLOSE, RESET, SILENCE, Script, Server, start};
 
 const URL: &str = "smtp://127.0.0.1:{port}?tls=none";
@@ -68,6 +72,14 @@ fn to_three() -> Message<'static> {
         .subject("Hello")
         .text_body("Hello.\n")
         .into()
+}
+
+fn refused_by_program() -> Message<'static> {
+    hello().on_handover(|_| async { Err("the journal is full") })
+}
+
+fn never_permitted() -> Message<'static> {
+    hello().on_handover(|_| pending::<io::Result<()>>())
 }
 
 #[tokio::test]
@@ -498,6 +510,48 @@ async fn message_failures_have_their_pinned_texts() {
             &[(".", "421 4.3.2 System shutting down")],
             75,
         ),
+        // The hand-over.
+        case(
+            "the program refuses the hand-over",
+            Server::Plain(&[]),
+            URL,
+            ErrorKind::Handover,
+            Phase::Handover,
+            74,
+        )
+        .message(refused_by_program),
+        case(
+            "the hand-over is not permitted before the deadline",
+            Server::Plain(&[]),
+            URL,
+            ErrorKind::Timeout,
+            Phase::Handover,
+            75,
+        )
+        .with(|endpoint, _| {
+            let second = Duration::from_secs(1);
+            endpoint.timeouts(Timeouts::default().with_deadline(second))
+        })
+        .message(never_permitted),
+        refused(
+            "421 while the hand-over is waited for",
+            &[
+                ("EHLO", "250 mail.example.org"),
+                ("BODY", "421 4.4.2 mail.example.org Error: timeout exceeded"),
+            ],
+            Phase::Body,
+            75,
+        )
+        .message(never_permitted),
+        case(
+            "closed while the hand-over is waited for",
+            Server::Plain(&[("EHLO", "250 mail.example.org"), ("BODY", CLOSE)]),
+            URL,
+            ErrorKind::Closed,
+            Phase::Handover,
+            75,
+        )
+        .message(never_permitted),
         case(
             "reset at RCPT",
             Server::Plain(&[("RCPT", RESET)]),

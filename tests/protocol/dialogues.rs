@@ -9,7 +9,7 @@ use envoi::proto::{
     Step, Stuffer, Transaction,
 };
 use proptest::prelude::*;
-use support::dialogue::{Dialogue, Send, Tls, Turn, read_folder};
+use support::dialogue::{Dialogue, HandOver, Send, Tls, Turn, read_folder};
 use support::{address, text};
 
 fn dialogues() -> Vec<(String, Dialogue)> {
@@ -143,6 +143,13 @@ impl<'a> Player<'a> {
                         "{name}, turn {i}: more is held back than the end of a line"
                     );
                     self.said.clear();
+                    let pending = |send: &Send| {
+                        send.hand_over == Some(HandOver::Pending) && send.message.len() == *size
+                    };
+                    if self.current().is_some_and(pending) {
+                        self.run(true, usize::MAX);
+                        assert_eq!(text(&self.said), "", "{name}, turn {i}: an end");
+                    }
                 }
                 Turn::Tls if i == 0 => {
                     assert_eq!(self.dialogue.tls, Tls::Implicit);
@@ -249,9 +256,14 @@ impl<'a> Player<'a> {
     fn run(&mut self, act: bool, message_bytes: usize) {
         loop {
             match self.machine.step() {
-                Ok(Step::Wait { .. } | Step::Closed | Step::Upgrade | Step::Body { .. })
-                    if self.write() => {}
-                Ok(Step::Wait { .. } | Step::Closed | Step::Upgrade) => return,
+                Ok(
+                    Step::Wait { .. }
+                    | Step::Closed
+                    | Step::Upgrade
+                    | Step::Body { .. }
+                    | Step::Handover,
+                ) if self.write() => {}
+                Ok(Step::Wait { .. } | Step::Closed | Step::Upgrade | Step::Handover) => return,
                 Ok(Step::Ready) if act => self.act(),
                 Ok(Step::Body { .. }) if act && self.given < message_bytes => {
                     self.give(message_bytes)
@@ -323,6 +335,7 @@ impl<'a> Player<'a> {
                 transaction.content = send.content;
                 transaction.all_or_nothing = send.all_or_nothing;
                 transaction.await_sender = send.await_sender;
+                transaction.hand_over = send.hand_over.is_some();
                 transaction.delivery = send.delivery.clone();
                 self.given = 0;
                 if self.dialogue.steps {
@@ -340,11 +353,16 @@ impl<'a> Player<'a> {
     }
 
     fn give(&mut self, message_bytes: usize) {
-        let message = &self.current().expect("a message is under way").message;
+        let send = self.current().expect("a message is under way");
+        let message = &send.message;
         let end = message.len().min(message_bytes);
         let result = if self.given == message.len() {
             self.given = usize::MAX;
-            self.machine.finish()
+            self.machine.finish().and_then(|()| match send.hand_over {
+                Some(HandOver::Permitted) => self.machine.hand_over(),
+                Some(HandOver::Refused) => self.machine.withdraw(),
+                Some(HandOver::Pending) | None => Ok(()),
+            })
         } else {
             let size = self.splits.next(end - self.given);
             self.given += size;
@@ -379,6 +397,10 @@ impl<'a> Player<'a> {
             Step::Event(Event::Rejected { phase, reply }) => {
                 self.outcomes
                     .push(format!("refused {phase} {}", reply.code()));
+                self.quit();
+            }
+            Step::Event(Event::Withdrawn) => {
+                self.outcomes.push("failed hand-over hand-over".into());
                 self.quit();
             }
             _ => {}

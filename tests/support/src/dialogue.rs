@@ -101,6 +101,8 @@ pub struct Send {
     pub to: Vec<String>,
     pub all_or_nothing: bool,
     pub await_sender: bool,
+    /// What the callback before the end of the message returns, if it has one.
+    pub hand_over: Option<HandOver>,
     pub message: Vec<u8>,
     pub content: Content,
     pub size_known: bool,
@@ -110,6 +112,16 @@ pub struct Send {
     pub verdicts: String,
     /// As the file has it: `sent 250`.
     pub expect: String,
+}
+
+/// What the callback of a message returns that is awaited before its end.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum HandOver {
+    Permitted,
+    /// An error.
+    Refused,
+    /// Nothing, until the server has ended the session.
+    Pending,
 }
 
 /// The `.txt` files of a folder with their names, in order.
@@ -240,6 +252,7 @@ fn setting(dialogue: &mut Dialogue, line: &str) -> Result<(), String> {
             to: to.iter().map(|address| address.to_string()).collect(),
             all_or_nothing: false,
             await_sender: false,
+            hand_over: None,
             message: b"Subject: test\r\n\r\nHello\r\n".to_vec(),
             content: Content::Unknown,
             size_known: false,
@@ -256,6 +269,9 @@ fn setting(dialogue: &mut Dialogue, line: &str) -> Result<(), String> {
             match (name, &words[..]) {
                 ("all-or-nothing", ["yes"]) => send.all_or_nothing = true,
                 ("await-sender", ["yes"]) => send.await_sender = true,
+                ("hand-over", ["permitted"]) => send.hand_over = Some(HandOver::Permitted),
+                ("hand-over", ["refused"]) => send.hand_over = Some(HandOver::Refused),
+                ("hand-over", ["pending"]) => send.hand_over = Some(HandOver::Pending),
                 ("message", _) => send.message = unescape(value)?,
                 ("message-lines", [number]) => {
                     let number = number.parse().map_err(|_| "not a number")?;
