@@ -7,6 +7,7 @@
 
 mod answer;
 mod error;
+pub(crate) mod fields;
 mod name;
 
 pub use answer::{Absence, Addresses, Answer, Mx, MxRecords};

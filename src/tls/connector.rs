@@ -48,6 +48,9 @@ pub(crate) enum TlsMode {
     ImplicitLmtp,
     /// After STARTTLS.
     StartTls,
+    /// With the first byte, of a web server.
+    #[cfg(feature = "mx")]
+    Https,
 }
 
 /// The TLS stream over `S`.

@@ -89,6 +89,13 @@ fn tls(message: impl Into<String>, hint: impl Into<String>) -> Error {
 /// The server sent plaintext where TLS was to begin.
 fn plaintext(received: &[u8], host: &str, mode: TlsMode) -> Error {
     let line = first_line(received);
+    #[cfg(feature = "mx")]
+    if mode == TlsMode::Https {
+        return tls(
+            format!("{host} does not speak TLS on this port: its first bytes are {line:?}"),
+            advice::NOT_TLS,
+        );
+    }
     if mode == TlsMode::StartTls {
         return tls(
             format!("{host} agreed to STARTTLS and then went on in clear text: {line:?}"),
@@ -113,7 +120,7 @@ fn plaintext(received: &[u8], host: &str, mode: TlsMode) -> Error {
     }
     let hint = |hint| match mode {
         TlsMode::ImplicitLmtp => advice::IMPLICIT_LMTP.to_owned(),
-        TlsMode::Implicit | TlsMode::StartTls => hint,
+        _ => hint,
     };
     match received {
         [b'2', b'2', b'0', ..] => tls(
@@ -191,6 +198,11 @@ fn cut_off(error: io::Error, received: &[u8], host: &str, mode: TlsMode) -> Erro
         (true, TlsMode::StartTls) => (
             "instead of answering the TLS handshake, though it had agreed to STARTTLS",
             advice::CLOSED_AFTER_STARTTLS,
+        ),
+        #[cfg(feature = "mx")]
+        (true, TlsMode::Https) => (
+            "instead of answering the TLS handshake",
+            advice::CLOSED_MIDWAY,
         ),
         (false, _) => ("in the middle of the TLS handshake", advice::CLOSED_MIDWAY),
     };

@@ -71,10 +71,20 @@ impl Tcp {
         })
     }
 
-    /// Connects to the first address that answers (Happy Eyeballs, RFC 8305): IPv6 and IPv4
-    /// alternate, and a slow address does not delay the next one for long.
+    /// Resolves the destination, and connects to one of its addresses.
     pub(super) async fn open(&self, destination: &Destination) -> Result<(TcpStream, SocketAddr)> {
-        let addresses = self.reachable(resolve(destination).await?, destination)?;
+        self.open_any(destination, resolve(destination).await?)
+            .await
+    }
+
+    /// Connects to the first of these addresses that answers (Happy Eyeballs, RFC 8305): a slow
+    /// address does not delay the next one for long.
+    pub(crate) async fn open_any(
+        &self,
+        destination: &Destination,
+        addresses: Vec<SocketAddr>,
+    ) -> Result<(TcpStream, SocketAddr)> {
+        let addresses = self.reachable(addresses, destination)?;
         let mut waiting = addresses.iter().copied();
         let mut attempts = FuturesUnordered::new();
         let mut failures = Vec::new();

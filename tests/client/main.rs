@@ -37,6 +37,8 @@ mod failover;
     feature = "testing"
 ))]
 mod handover;
+#[cfg(all(feature = "aws-lc-rs", feature = "mx"))]
+mod https_server;
 #[cfg(all(
     feature = "aws-lc-rs",
     feature = "pool",
@@ -67,6 +69,8 @@ mod message;
     feature = "tower"
 ))]
 mod metrics;
+#[cfg(all(feature = "aws-lc-rs", feature = "mx"))]
+mod mta_sts;
 #[cfg(all(feature = "aws-lc-rs", feature = "testing"))]
 mod partial_sends;
 #[cfg(all(

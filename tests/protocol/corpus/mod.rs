@@ -95,6 +95,12 @@ fn message_inputs_pass_the_check() {
     replay("message", seeds::message);
 }
 
+#[cfg(all(feature = "keystores", feature = "mx"))]
+#[test]
+fn mta_sts_inputs_pass_the_check() {
+    replay("mta_sts", |_| Vec::new());
+}
+
 #[test]
 fn reply_inputs_pass_the_check() {
     replay("reply", seeds::reply);

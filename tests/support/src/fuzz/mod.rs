@@ -12,11 +12,13 @@ pub mod keystore;
 pub mod machine;
 #[cfg(feature = "client")]
 pub mod message;
+#[cfg(feature = "client")]
+pub mod mta_sts;
 pub mod reply;
 pub mod server;
 
 /// The names of all targets, in order.
-pub const TARGETS: [&str; 9] = [
+pub const TARGETS: [&str; 10] = [
     "address",
     "capabilities",
     "dkim",
@@ -24,6 +26,7 @@ pub const TARGETS: [&str; 9] = [
     "keystore",
     "machine",
     "message",
+    "mta_sts",
     "reply",
     "server",
 ];
@@ -46,6 +49,8 @@ pub fn check(target: &str) -> fn(&[u8]) {
         "machine" => machine::check,
         #[cfg(feature = "client")]
         "message" => message::check,
+        #[cfg(feature = "client")]
+        "mta_sts" => mta_sts::check,
         "reply" => reply::check,
         "server" => server::check,
         target => panic!("the fuzz target {target} does not exist or is not built"),
