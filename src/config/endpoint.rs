@@ -529,11 +529,11 @@ impl Endpoint {
             return Err(Error::request(message).with_hint("Leave the port out."));
         }
         self.route.check(&destination)?;
-        if self.security == Security::None && self.tls.settings.has_pins() {
-            let message =
-                "a key is pinned, and TLS is switched off, so that the server shows no key";
+        if self.security == Security::None && self.tls.settings.demands_key() {
+            let message = "a key is pinned, or given by TLSA records, and TLS is switched off, so \
+                that the server shows no key";
             return Err(Error::request(message).with_hint(
-                "Leave the pin out; or have TLS used (tls=required in the URL, or \
+                "Leave the key out; or have TLS used (tls=required in the URL, or \
                     Security::Required).",
             ));
         }
@@ -573,12 +573,12 @@ impl Endpoint {
         Err(Error::request(format!("{} is not a valid host name", quoted(host))).with_hint(hint))
     }
 
-    /// Whether the endpoint has credentials or a pinned key: opportunistic TLS is verified then,
+    /// Whether the endpoint has credentials or the key of the server: opportunistic TLS is verified then,
     /// and does not fall back.
     pub(crate) fn demands_trust(&self) -> bool {
         self.security != Security::Opportunistic
             || self.login.is_given()
-            || self.tls.settings.has_pins()
+            || self.tls.settings.demands_key()
     }
 
     fn verify_mode(&self) -> VerifyMode {

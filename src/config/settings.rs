@@ -431,6 +431,8 @@ mod tests {
             client_certificate,
             provider,
             config,
+            #[cfg(feature = "mx")]
+                dane: _,
         } = endpoint.get_tls();
         assert!(provider.is_none() && config.is_none());
         let certificate = client_certificate

@@ -157,8 +157,8 @@ impl Connection {
         settings.protocol = endpoint.protocol;
         settings.starttls = match security {
             Security::Required => StartTls::Required,
-            // A server without STARTTLS has no pinned key to show.
-            Security::Opportunistic if endpoint.tls.settings.has_pins() => StartTls::Required,
+            // A server without STARTTLS has no key to show.
+            Security::Opportunistic if endpoint.tls.settings.demands_key() => StartTls::Required,
             Security::Opportunistic => StartTls::IfOffered,
             _ => StartTls::Never,
         };

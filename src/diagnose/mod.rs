@@ -8,6 +8,8 @@
 pub(crate) mod certificate;
 #[cfg(feature = "client")]
 pub(crate) mod check;
+#[cfg(feature = "mx")]
+pub(crate) mod dane;
 #[cfg(feature = "client")]
 pub(crate) mod handshake;
 #[cfg(feature = "proxy")]

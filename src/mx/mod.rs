@@ -7,4 +7,4 @@ pub use crate::dns::{
     Absence, Addresses, Answer, DomainName, DomainNameError, LookupError, LookupErrorKind, Mx,
     MxRecords,
 };
-pub use crate::tls::dane::TlsaRecord;
+pub use crate::tls::dane::{Dane, TlsaRecord};

@@ -27,7 +27,7 @@ pub struct TlsInfo {
     /// Why the server is not verified, if it need not be (see
     /// [`Security::Opportunistic`](crate::tls::Security)).
     pub not_verified_reason: Option<CertificateFailure>,
-    /// The subject of the trust anchor that verified the server.
+    /// The subject of the trust anchor that verified the server, or the TLSA record.
     pub verified_by: Option<String>,
     /// Whether a session was resumed, for which no certificate is sent.
     pub resumed: bool,

@@ -126,12 +126,11 @@ impl Connector {
         mut each: impl FnMut(CertificateUse, &Certificate),
     ) {
         let loaded = self.loaded();
-        let store = loaded.verifier.as_ref().map(|verifier| &verifier.store);
-        // The dates of a server with a pinned key are not checked.
-        if let Some(peer) = info
-            .peer()
-            .filter(|_| store.is_none_or(|store| !store.only_pins))
-        {
+        let verifier = loaded.verifier.as_ref();
+        let store = verifier.map(|verifier| &verifier.store);
+        let has_dates =
+            |peer: &&Certificate| verifier.is_none_or(|verifier| verifier.checks_dates(peer));
+        if let Some(peer) = info.peer().filter(has_dates) {
             each(CertificateUse::Server, peer);
         }
         if let Some(own) = &loaded.own {
@@ -307,13 +306,15 @@ impl Loaded {
         }
         let provider = settings.provider.clone().map_or_else(provider, Ok)?;
         let store = trust_store(&settings.trust, files.trust, until)?;
-        if verify_mode == VerifyMode::Verified {
+        if verify_mode == VerifyMode::Verified && !settings.has_dane() {
             store.require_anchors()?;
         }
         let known = Arc::<KnownChains>::default();
         let algorithms = provider.signature_verification_algorithms;
         let verifier = Arc::new(Verifier {
             store,
+            #[cfg(feature = "mx")]
+            dane: settings.dane.clone(),
             verify_mode,
             algorithms,
             known: known.clone(),

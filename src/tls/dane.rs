@@ -1,13 +1,22 @@
-//! TLSA records (RFC 6698), which say by which certificate or key a server is recognized.
+//! TLSA records (RFC 6698), which say by which certificate or key a server is recognized, and the
+//! verification by them (RFC 7672).
+
+mod failure;
+mod verify;
 
 use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use sha2::{Digest as _, Sha256, Sha512};
+use tokio_rustls::rustls::pki_types::{CertificateDer, UnixTime};
 use x509_cert::certificate::{CertificateInner, Raw};
 use x509_cert::der::{Decode as _, Encode as _};
 use x509_cert::spki::SubjectPublicKeyInfoOwned;
 
-use super::Certificate;
+pub(super) use self::verify::{verify_tls12_signature, verify_tls13_signature};
+use super::{Certificate, connector};
+use crate::Result;
 
 /// A TLSA record (RFC 6698, 2.1): the certificate or key that a server presents, or one of an
 /// authority above it.
@@ -182,16 +191,135 @@ impl Kind {
     pub(super) fn data_of(self, certificate: &[u8]) -> Option<Vec<u8>> {
         let selected = match self.selector {
             Selector::Certificate => certificate.to_vec(),
-            Selector::Key => {
-                let parsed = CertificateInner::<Raw>::from_der(certificate).ok()?;
-                let key = parsed.tbs_certificate().subject_public_key_info();
-                key.to_der().ok()?
-            }
+            Selector::Key => key_of(certificate)?,
         };
         Some(match self.matching {
             Matching::Full => selected,
             Matching::Sha256 => Sha256::digest(selected).to_vec(),
             Matching::Sha512 => Sha512::digest(selected).to_vec(),
         })
+    }
+}
+
+/// The public key of a certificate: its SubjectPublicKeyInfo (RFC 5280, 4.1.2.7) in DER.
+fn key_of(certificate: &[u8]) -> Option<Vec<u8>> {
+    let parsed = CertificateInner::<Raw>::from_der(certificate).ok()?;
+    let key = parsed.tbs_certificate().subject_public_key_info();
+    key.to_der().ok()
+}
+
+/// How a mail server is verified by its TLSA records (RFC 7672, 3).
+///
+/// With a record of usage 3, the server must have its certificate or key, and nothing else counts.
+/// With one of usage 2, the certificate must be issued under the authority of the record, be valid
+/// now, and have one of the names. Of records that differ in their digest alone, those with the
+/// strongest one decide (RFC 7671, 9). If no record is usable, any certificate is accepted, and TLS
+/// is used all the same.
+///
+/// The records must come from an answer that DNSSEC [proves](crate::mx::Answer::Secure): others would
+/// let whoever can forge an answer name a server of their own.
+///
+/// ```
+/// use envoi::mx::{Dane, TlsaRecord};
+/// use envoi::tls::TlsSettings;
+/// use envoi::Endpoint;
+///
+/// # let digest = [0xAB; 32];
+/// let records = [TlsaRecord::new(3, 1, 1, digest)];
+/// let dane = Dane::new("mx1.example.org", records).name("example.org");
+/// let endpoint = Endpoint::new("mx1.example.org")
+///     .port(25)
+///     .tls(TlsSettings::default().dane(dane));
+/// # let _ = endpoint;
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[must_use = "a method returns the changed value"]
+pub struct Dane {
+    /// Sorted, so that the order of an answer does not matter.
+    records: Arc<[TlsaRecord]>,
+    /// The reference identifiers (RFC 7672, 3.2.2), the TLSA base domain first.
+    names: Vec<String>,
+}
+
+impl Dane {
+    /// Sets the records and the TLSA base domain that has them (RFC 7672, 2.2.3): the host of the
+    /// MX record, or where its CNAMEs lead. It is sent as SNI, and the certificate may be for it.
+    pub fn new(
+        base_domain: impl Into<String>,
+        records: impl IntoIterator<Item = TlsaRecord>,
+    ) -> Self {
+        let mut records: Vec<_> = records.into_iter().collect();
+        records.sort_unstable();
+        records.dedup();
+        Dane {
+            records: records.into(),
+            names: vec![base_domain.into()],
+        }
+    }
+
+    /// Adds a name that the certificate may be for, too (RFC 7672, 3.2.2): the host of the MX
+    /// record, the recipient domain, or where its CNAMEs lead.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        let name = name.into();
+        if !self.names.contains(&name) {
+            self.names.push(name);
+        }
+        self
+    }
+
+    /// The records, sorted and without duplicates.
+    pub fn records(&self) -> &[TlsaRecord] {
+        &self.records
+    }
+
+    /// The TLSA base domain.
+    pub fn base_domain(&self) -> &str {
+        &self.names[0]
+    }
+
+    /// Whether a record is [usable](TlsaRecord::is_usable), so that the server must be verified.
+    pub fn is_usable(&self) -> bool {
+        self.records.iter().any(TlsaRecord::is_usable)
+    }
+
+    /// Verifies a chain of certificates in DER, the server's own first, and returns what verifies
+    /// it, as [`TlsInfo::verified_by`](crate::tls::TlsInfo::verified_by) has it. A handshake also
+    /// proves that the server has the key.
+    ///
+    /// # Errors
+    ///
+    /// - [`ErrorKind::Tls`](crate::ErrorKind::Tls): no record verifies the chain, or none is usable.
+    ///   The source is a [`CertificateFailure`](crate::tls::CertificateFailure).
+    /// - [`ErrorKind::Config`](crate::ErrorKind::Config): this build has no cryptography.
+    pub fn verify(&self, chain: &[impl AsRef<[u8]>], now: SystemTime) -> Result<String> {
+        let algorithms = connector::provider()?.signature_verification_algorithms;
+        let chain: Vec<_> = chain
+            .iter()
+            .map(|der| CertificateDer::from(der.as_ref()))
+            .collect();
+        let now = now.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+        self.verify_chain(&chain, UnixTime::since_unix_epoch(now), algorithms)
+            .map_err(|failure| failure.into_error())
+    }
+
+    /// The usable records, without those whose digest is weaker than that of another with the same
+    /// usage and selector (RFC 7671, 9). A record with the content itself always counts.
+    fn strongest(&self) -> Vec<(&TlsaRecord, Kind)> {
+        let usable: Vec<_> = self
+            .records
+            .iter()
+            .filter_map(|record| Some((record, record.kind()?)))
+            .collect();
+        let is_weaker = |one: &Kind, other: &Kind| {
+            (one.usage, one.selector) == (other.usage, other.selector)
+                && one.matching != Matching::Full
+                && one.matching < other.matching
+        };
+        let counts = |kind: &Kind| !usable.iter().any(|(_, other)| is_weaker(kind, other));
+        usable
+            .iter()
+            .filter(|(_, kind)| counts(kind))
+            .copied()
+            .collect()
     }
 }

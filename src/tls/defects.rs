@@ -1,8 +1,15 @@
 //! Defects of certificates other than their dates and names: keys, signatures, extensions.
 
+#[cfg(feature = "mx")]
+use std::net::IpAddr;
+
 use tokio_rustls::rustls::pki_types::PrivateKeyDer;
+#[cfg(feature = "mx")]
+use x509_cert::certificate::Version;
 use x509_cert::certificate::{CertificateInner, Raw};
 use x509_cert::der::asn1::{AnyRef, ObjectIdentifier, OctetStringRef, UintRef};
+#[cfg(feature = "mx")]
+use x509_cert::der::oid::db::rfc5280::ID_CE_NAME_CONSTRAINTS;
 use x509_cert::der::oid::db::rfc5280::ID_KP_SERVER_AUTH;
 use x509_cert::der::{Decode as _, Encode as _, Error, Reader as _, SliceReader};
 use x509_cert::ext::pkix::name::GeneralName;
@@ -272,6 +279,34 @@ impl Certificate {
             permitted: bases(permitted),
             excluded: bases(excluded),
         })
+    }
+
+    /// Whether it has name constraints, in whatever form.
+    #[cfg(feature = "mx")]
+    pub(super) fn has_name_constraints(&self) -> bool {
+        self.parsed().is_none_or(|parsed| {
+            let extensions = parsed.tbs_certificate().extensions();
+            let mut extensions = extensions.into_iter().flatten();
+            extensions.any(|extension| extension.extn_id == ID_CE_NAME_CONSTRAINTS)
+        })
+    }
+
+    /// Whether it is of X.509 version 3, which has extensions.
+    #[cfg(feature = "mx")]
+    pub(super) fn is_version_3(&self) -> bool {
+        self.parsed()
+            .is_none_or(|parsed| parsed.tbs_certificate().version() == Version::V3)
+    }
+
+    /// Its DNS names; without any, the common names (RFC 7672, 3.2.3).
+    #[cfg(feature = "mx")]
+    pub(super) fn dns_names(&self) -> Vec<String> {
+        let is_dns_name = |name: &&String| name.parse::<IpAddr>().is_err();
+        let names: Vec<_> = self.names.iter().filter(is_dns_name).cloned().collect();
+        match names.is_empty() {
+            true => super::name::common_names(&self.subject_name),
+            false => names,
+        }
     }
 }
 

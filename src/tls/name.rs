@@ -29,6 +29,16 @@ pub(super) fn text(name: &Name) -> String {
     written
 }
 
+/// The common names in a name.
+#[cfg(feature = "mx")]
+pub(super) fn common_names(name: &Name) -> Vec<String> {
+    name.iter_rdn()
+        .flat_map(|part| part.iter())
+        .filter(|attribute| attribute.oid.to_string() == "2.5.4.3")
+        .filter_map(value_text)
+        .collect()
+}
+
 /// Appends the type and the value. If either is not known, the value is written in hexadecimal
 /// digits (RFC 4514, 2.4).
 fn push_attribute(text: &mut String, attribute: &AttributeTypeAndValue) {

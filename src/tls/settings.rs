@@ -6,6 +6,8 @@ use std::sync::Arc;
 use tokio_rustls::rustls::ClientConfig;
 use tokio_rustls::rustls::crypto::CryptoProvider;
 
+#[cfg(feature = "mx")]
+use super::dane::Dane;
 use super::files::Files;
 use super::{ClientCertificate, TlsVersion, Trust};
 
@@ -18,7 +20,7 @@ use super::{ClientCertificate, TlsVersion, Trust};
 /// All clients of the process with equal settings share what was loaded: the trust anchors are
 /// parsed once, and the TLS sessions of one client are resumed by the others
 /// ([`TlsInfo::resumed`](super::TlsInfo::resumed)). Sessions are never shared between settings that
-/// differ, in trust, client certificate, key, versions, provider or server name, nor between
+/// differ, in trust, client certificate, key, versions, provider, server name or TLSA records, nor between
 /// clients that verify the server and those that only report
 /// ([`Security::Opportunistic`](super::Security::Opportunistic)). What the last eight settings
 /// loaded is kept when no client uses it any more, unless they have a password or a client
@@ -38,6 +40,8 @@ pub struct TlsSettings {
     pub(crate) max: TlsVersion,
     pub(crate) server_name: Option<String>,
     pub(crate) client_certificate: Option<ClientCertificate>,
+    #[cfg(feature = "mx")]
+    pub(crate) dane: Option<Dane>,
     pub(crate) provider: Option<Arc<CryptoProvider>>,
     pub(crate) config: Option<Arc<ClientConfig>>,
 }
@@ -53,6 +57,10 @@ impl PartialEq for TlsSettings {
             (Some(one), Some(two)) => Arc::ptr_eq(one, two),
             (one, two) => one.is_none() && two.is_none(),
         };
+        #[cfg(feature = "mx")]
+        if self.dane != other.dane {
+            return false;
+        }
         same_provider
             && same_config
             && (self.min, self.max) == (other.min, other.max)
@@ -71,6 +79,8 @@ impl Hash for TlsSettings {
         (self.min, self.max).hash(state);
         self.server_name.hash(state);
         self.client_certificate.hash(state);
+        #[cfg(feature = "mx")]
+        self.dane.hash(state);
     }
 }
 
@@ -89,6 +99,8 @@ impl TlsSettings {
             max: TlsVersion::Tls13,
             server_name: None,
             client_certificate: None,
+            #[cfg(feature = "mx")]
+            dane: None,
             provider: None,
             config: None,
         }
@@ -131,6 +143,19 @@ impl TlsSettings {
         self
     }
 
+    /// Has the server verified by its TLSA records, in place of the trust anchors and of the name
+    /// connected to, and sends their base domain as SNI. [`Security::Opportunistic`
+    /// ](super::Security::Opportunistic) is as strict as `Required` then.
+    ///
+    /// The clients of [`mx`](crate::mx) do this for each server that has such records.
+    #[cfg(feature = "mx")]
+    pub fn dane(mut self, dane: Dane) -> Self {
+        self.trust = Trust::empty();
+        self.server_name = Some(dane.base_domain().to_owned());
+        self.dane = Some(dane);
+        self
+    }
+
     /// Sets the crypto provider, for example one that is validated by FIPS 140; the default is that
     /// of the feature `aws-lc-rs`, else of `ring`. A build without both features needs this
     /// setting: without a provider, TLS fails before connecting, with
@@ -148,6 +173,12 @@ impl TlsSettings {
     pub fn crypto_provider(mut self, provider: Arc<CryptoProvider>) -> Self {
         self.provider = Some(provider);
         self
+    }
+
+    /// The TLSA records.
+    #[cfg(feature = "mx")]
+    pub fn get_dane(&self) -> Option<&Dane> {
+        self.dane.as_ref()
     }
 
     /// Whom to trust.
@@ -175,9 +206,17 @@ impl TlsSettings {
         self.client_certificate.as_ref()
     }
 
-    /// Whether a key is pinned.
-    pub(crate) fn has_pins(&self) -> bool {
-        self.config.is_none() && !self.trust.pins.is_empty()
+    /// Whether the server must show a certain key: one that is pinned, or by its TLSA records.
+    pub(crate) fn demands_key(&self) -> bool {
+        self.config.is_none() && (!self.trust.pins.is_empty() || self.has_dane())
+    }
+
+    /// Whether the server is verified by TLSA records.
+    pub(super) fn has_dane(&self) -> bool {
+        #[cfg(feature = "mx")]
+        return self.dane.is_some();
+        #[cfg(not(feature = "mx"))]
+        false
     }
 
     /// The state of the files that would be read now. Blocks on file I/O.

@@ -57,8 +57,9 @@ impl SharedConnector {
             registry.add(key, &new);
             new
         });
-        // Keys and passwords are wiped with the last client.
-        if !settings.has_secrets() {
+        // Keys and passwords are wiped with the last client. The TLSA records of one server would
+        // displace what others share.
+        if !settings.has_secrets() && !settings.has_dane() {
             registry.keep(shared.clone());
         }
         shared

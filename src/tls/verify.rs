@@ -16,6 +16,8 @@ use webpki::{
 };
 
 use super::chains::{self, KnownChains};
+#[cfg(feature = "mx")]
+use super::dane::{self, Dane};
 use super::failure::VerifyError;
 use super::store::TrustStore;
 use super::{Certificate, CertificateFailure, VerifyMode};
@@ -24,6 +26,9 @@ use super::{Certificate, CertificateFailure, VerifyMode};
 #[derive(Debug)]
 pub(super) struct Verifier {
     pub(super) store: Arc<TrustStore>,
+    /// The TLSA records that verify the server in place of the store.
+    #[cfg(feature = "mx")]
+    pub(super) dane: Option<Dane>,
     pub(super) verify_mode: VerifyMode,
     pub(super) algorithms: WebPkiSupportedAlgorithms,
     /// What this verifier has accepted.
@@ -41,25 +46,34 @@ impl Verifier {
         if let Some(anchor) = self.known.anchor(server, chain, now) {
             return Ok(anchor);
         }
-        let Some((leaf, intermediates)) = chain.split_first() else {
-            return Err(self.failure(chain, server, now, VerifyError::NoCertificate));
-        };
-        match self.verify_chain(leaf, intermediates, server, now) {
-            Ok(anchor) => {
-                self.known.add_verified(server, chain, anchor.clone(), now);
-                Ok(anchor)
-            }
-            Err(why) => Err(self.failure(chain, server, now, why)),
+        let anchor = self.verify_now(chain, server, now)?;
+        self.known.add_verified(server, chain, anchor.clone(), now);
+        Ok(anchor)
+    }
+
+    fn verify_now(
+        &self,
+        chain: &[CertificateDer<'_>],
+        server: &ServerName<'_>,
+        now: UnixTime,
+    ) -> Result<String, CertificateFailure> {
+        #[cfg(feature = "mx")]
+        if let Some(dane) = &self.dane {
+            return dane.verify_chain(chain, now, self.algorithms);
         }
+        self.verify_chain(chain, server, now).map_err(|why| {
+            let chain = chains::read(chain);
+            CertificateFailure::new(why, chain, &server.to_str(), &self.store, now)
+        })
     }
 
     fn verify_chain(
         &self,
-        leaf: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
+        chain: &[CertificateDer<'_>],
         server: &ServerName<'_>,
         now: UnixTime,
     ) -> Result<String, VerifyError> {
+        let (leaf, intermediates) = chain.split_first().ok_or(VerifyError::NoCertificate)?;
         // Checked first, since the signature of the handshake is not checked for a certificate that
         // webpki cannot parse.
         let certificate = EndEntityCert::try_from(leaf).map_err(VerifyError::Invalid)?;
@@ -88,7 +102,23 @@ impl Verifier {
 
     /// Whether the handshake continues even if the certificate is not accepted.
     pub(super) fn only_reports(&self) -> bool {
+        // RFC 7672, 2.2: with unusable records alone, TLS is required without authentication.
+        #[cfg(feature = "mx")]
+        if let Some(dane) = &self.dane {
+            return self.verify_mode == VerifyMode::Reported || !dane.is_usable();
+        }
         self.verify_mode == VerifyMode::Reported || self.store.accepts_any_certificate
+    }
+
+    /// Whether the dates of this certificate of the server matter: not those of a key that is
+    /// accepted for itself.
+    pub(super) fn checks_dates(&self, certificate: &Certificate) -> bool {
+        #[cfg(feature = "mx")]
+        if let Some(dane) = &self.dane {
+            return dane.of_server(certificate.der()).is_none();
+        }
+        let _ = certificate;
+        !self.store.only_pins
     }
 
     /// The subject of the trust anchor at the end of the path.
@@ -157,17 +187,6 @@ impl Verifier {
         }
         Ok(())
     }
-
-    fn failure(
-        &self,
-        chain: &[CertificateDer<'_>],
-        server: &ServerName<'_>,
-        now: UnixTime,
-        why: VerifyError,
-    ) -> CertificateFailure {
-        let chain = chains::read(chain);
-        CertificateFailure::new(why, chain, &server.to_str(), &self.store, now)
-    }
 }
 
 impl ServerCertVerifier for Verifier {
@@ -194,6 +213,10 @@ impl ServerCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        #[cfg(feature = "mx")]
+        if self.is_known_by_key(certificate) {
+            return dane::verify_tls12_signature(message, certificate, signed, &self.algorithms);
+        }
         self.accept_unreadable(
             certificate,
             verify_tls12_signature(message, certificate, signed, &self.algorithms),
@@ -206,6 +229,10 @@ impl ServerCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        #[cfg(feature = "mx")]
+        if self.is_known_by_key(certificate) {
+            return dane::verify_tls13_signature(message, certificate, signed, &self.algorithms);
+        }
         self.accept_unreadable(
             certificate,
             verify_tls13_signature(message, certificate, signed, &self.algorithms),
@@ -218,6 +245,15 @@ impl ServerCertVerifier for Verifier {
 }
 
 impl Verifier {
+    /// Whether a TLSA record is of this server, so that nothing in the certificate but its key
+    /// counts.
+    #[cfg(feature = "mx")]
+    fn is_known_by_key(&self, certificate: &[u8]) -> bool {
+        self.dane
+            .as_ref()
+            .is_some_and(|dane| dane.of_server(certificate).is_some())
+    }
+
     /// Old servers have certificates of X.509 version 1, which webpki does not parse, or with RSA
     /// keys that are too short. If nothing is required of the certificate, TLS with such a
     /// certificate is better than plaintext; it is then reported as not verified.

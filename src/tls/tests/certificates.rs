@@ -395,6 +395,8 @@ async fn a_pin_with_an_empty_store_is_refused() {
         &["no trusted certificate was found", "ca-certificates"],
     );
     let verifier = verify::Verifier {
+        #[cfg(feature = "mx")]
+        dane: None,
         store: store.into(),
         verify_mode: VerifyMode::Verified,
         algorithms: provider().signature_verification_algorithms,
