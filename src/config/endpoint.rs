@@ -530,10 +530,14 @@ impl Endpoint {
         }
         self.route.check(&destination)?;
         if self.security == Security::None && self.tls.settings.demands_key() {
-            let message = "a key is pinned, or given by TLSA records, and TLS is switched off, so \
-                that the server shows no key";
+            let given = match self.tls.settings.has_dane() {
+                true => "TLSA records are given",
+                false => "a key is pinned",
+            };
+            let message =
+                format!("{given}, and TLS is switched off, so that the server shows no key");
             return Err(Error::request(message).with_hint(
-                "Leave the key out; or have TLS used (tls=required in the URL, or \
+                "Leave that out; or have TLS used (tls=required in the URL, or \
                     Security::Required).",
             ));
         }
@@ -573,8 +577,8 @@ impl Endpoint {
         Err(Error::request(format!("{} is not a valid host name", quoted(host))).with_hint(hint))
     }
 
-    /// Whether the endpoint has credentials or the key of the server: opportunistic TLS is verified then,
-    /// and does not fall back.
+    /// Whether the endpoint has credentials or the key of the server: opportunistic TLS is verified
+    /// then, and does not fall back.
     pub(crate) fn demands_trust(&self) -> bool {
         self.security != Security::Opportunistic
             || self.login.is_given()

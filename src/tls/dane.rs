@@ -216,8 +216,8 @@ fn key_of(certificate: &[u8]) -> Option<Vec<u8>> {
 /// strongest one decide (RFC 7671, 9). If no record is usable, any certificate is accepted, and TLS
 /// is used all the same.
 ///
-/// The records must come from an answer that DNSSEC [proves](crate::mx::Answer::Secure): others would
-/// let whoever can forge an answer name a server of their own.
+/// The records must come from an answer that DNSSEC [proves](crate::mx::Answer::Secure). With any
+/// other, an attacker who can forge answers would choose the server.
 ///
 /// ```
 /// use envoi::mx::{Dane, TlsaRecord};
@@ -288,8 +288,8 @@ impl Dane {
     ///
     /// # Errors
     ///
-    /// - [`ErrorKind::Tls`](crate::ErrorKind::Tls): no record verifies the chain, or none is usable.
-    ///   The source is a [`CertificateFailure`](crate::tls::CertificateFailure).
+    /// - [`ErrorKind::Tls`](crate::ErrorKind::Tls): no record verifies the chain, or none is
+    ///   usable. The source is a [`CertificateFailure`](crate::tls::CertificateFailure).
     /// - [`ErrorKind::Config`](crate::ErrorKind::Config): this build has no cryptography.
     pub fn verify(&self, chain: &[impl AsRef<[u8]>], now: SystemTime) -> Result<String> {
         let algorithms = connector::provider()?.signature_verification_algorithms;

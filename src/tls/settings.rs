@@ -20,11 +20,11 @@ use super::{ClientCertificate, TlsVersion, Trust};
 /// All clients of the process with equal settings share what was loaded: the trust anchors are
 /// parsed once, and the TLS sessions of one client are resumed by the others
 /// ([`TlsInfo::resumed`](super::TlsInfo::resumed)). Sessions are never shared between settings that
-/// differ, in trust, client certificate, key, versions, provider, server name or TLSA records, nor between
-/// clients that verify the server and those that only report
+/// differ, in trust, client certificate, key, versions, provider, server name or TLSA records, nor
+/// between clients that verify the server and those that only report
 /// ([`Security::Opportunistic`](super::Security::Opportunistic)). What the last eight settings
-/// loaded is kept when no client uses it any more, unless they have a password or a client
-/// certificate.
+/// loaded is kept when no client uses it any more, unless they have a password, a client
+/// certificate or TLSA records.
 ///
 /// The files, and those of the system's store, are looked at again by each new client, and by the
 /// others when they connect and have not done so for a minute. If they have changed (size, times or
@@ -212,7 +212,7 @@ impl TlsSettings {
     }
 
     /// Whether the server is verified by TLSA records.
-    pub(super) fn has_dane(&self) -> bool {
+    pub(crate) fn has_dane(&self) -> bool {
         #[cfg(feature = "mx")]
         return self.dane.is_some();
         #[cfg(not(feature = "mx"))]

@@ -266,20 +266,26 @@ fn candidates<'a>(
         .iter()
         .filter(|certificate| *certificate != leaf);
     // Selected and hashed once for each kind: a server may send many, and have many records.
-    let mut sent: Vec<(Kind, Vec<(&[u8], Vec<u8>)>)> = Vec::new();
-    let mut found = Vec::new();
-    for (record, kind) in records.clone() {
-        if !sent.iter().any(|(known, _)| known == kind) {
-            let data = above
-                .clone()
-                .filter_map(|der| Some((der.as_ref(), kind.data_of(der)?)));
-            sent.push((*kind, data.collect()));
+    let mut kinds: Vec<Kind> = Vec::new();
+    for (_, kind) in records.clone() {
+        if !kinds.contains(kind) {
+            kinds.push(*kind);
         }
-        let sent = sent.iter().filter(|(known, _)| known == kind);
+    }
+    let mut sent = Vec::new();
+    for kind in kinds {
+        sent.extend(
+            above
+                .clone()
+                .filter_map(|der| Some((kind, der, kind.data_of(der)?))),
+        );
+    }
+    let mut found = Vec::new();
+    for (record, kind) in records {
         let matching: Vec<_> = sent
-            .flat_map(|(_, sent)| sent)
-            .filter(|(_, data)| data == record.data())
-            .filter_map(|(der, _)| Candidate::certificate(record, der))
+            .iter()
+            .filter(|(of, _, data)| of == kind && data == record.data())
+            .filter_map(|(_, der, _)| Candidate::certificate(record, der))
             .collect();
         match (kind.matching, kind.selector) {
             _ if !matching.is_empty() => found.extend(matching),
@@ -343,7 +349,7 @@ pub(in crate::tls) fn verify_tls12_signature(
     }
 }
 
-/// The same for TLS 1.3.
+/// Verifies the signature of a TLS 1.3 handshake by the key in such a certificate.
 pub(in crate::tls) fn verify_tls13_signature(
     message: &[u8],
     certificate: &CertificateDer<'_>,
