@@ -205,8 +205,10 @@ impl Client {
     ) -> Result<Receipt> {
         let started = Instant::now();
         let mut clock = Clock::start(&self.endpoint.timeouts);
-        self.endpoint.check()?;
         let message = prepare_by(&clock, message).await?;
+        self.endpoint
+            .check()
+            .map_err(|error| with_recipients(error, &self.endpoint, message.envelope(), started))?;
         clock.allow_for(message.envelope.recipients().len(), &self.endpoint.timeouts);
         let attempt = |message, clock| attempt(message, clock, started);
         #[cfg(feature = "retries")]

@@ -158,11 +158,27 @@ impl Writer {
         self.request(line, None, false)
     }
 
-    /// Appends a line, and waits until it and all lines before it are on the disk.
-    pub(super) async fn append_synced(&self, line: String, is_last: bool) -> Result<()> {
+    /// Appends a line. The future waits until it and all lines before it are on the disk.
+    pub(super) fn append_synced(
+        &self,
+        line: String,
+    ) -> Result<impl Future<Output = Result<()>> + use<>> {
+        self.request_synced(line, false)
+    }
+
+    /// Closes the file. The future waits until all lines are on the disk.
+    pub(super) fn close(&self) -> Result<impl Future<Output = Result<()>> + use<>> {
+        self.request_synced(String::new(), true)
+    }
+
+    fn request_synced(
+        &self,
+        line: String,
+        is_last: bool,
+    ) -> Result<impl Future<Output = Result<()>> + use<>> {
         let (synced, result) = oneshot::channel();
         self.request(line, Some(synced), is_last)?;
-        result.await.unwrap_or(Err(JournalError::Closed))
+        Ok(async move { result.await.unwrap_or(Err(JournalError::Closed)) })
     }
 
     fn request(

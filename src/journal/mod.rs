@@ -12,13 +12,16 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind, Phase};
 use crate::receipt::Receipt;
 use file::Writer;
 use record::Record;
 
 /// The note of a message whose outcome was not recorded.
 const ENDED: &str = "the process ended before the outcome was known";
+
+/// The note of a message in doubt that was tried again, before what has become of the last copy.
+const EARLIER: &str = "an earlier copy may have been delivered; the last one was not: ";
 
 type Result<T, E = JournalError> = std::result::Result<T, E>;
 
@@ -86,6 +89,13 @@ struct Entry {
     was_in_doubt: bool,
 }
 
+impl Entry {
+    /// Whether a copy of the message may have been delivered before this one.
+    fn is_in_doubt(&self) -> bool {
+        self.was_in_doubt || self.entry.state == JournalState::InDoubt
+    }
+}
+
 /// A key of a [`Journal`], and what is known of its message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -140,22 +150,29 @@ impl JournalState {
     ///
     /// The request itself may be what is wrong with a message ([`ErrorKind::Request`]), or that the
     /// server lacks an extension ([`ErrorKind::Unsupported`]); such a message counts as refused. A
-    /// permanent failure that concerns all messages, such as a refused login, says nothing about
-    /// this one, which was not sent.
+    /// permanent failure that concerns all messages, such as a refused session, a refused login or
+    /// an invalid setting of the endpoint, says nothing about this one, which was not sent.
     pub fn of(outcome: &crate::Result<Receipt>) -> Self {
-        let error = match outcome {
-            Ok(_) => return JournalState::Sent,
-            Err(error) => error,
-        };
-        let is_of_message = matches!(
-            error.kind(),
-            ErrorKind::Refused | ErrorKind::Request | ErrorKind::Unsupported
-        );
-        match error.outcome_unknown() {
-            true => JournalState::InDoubt,
-            false if is_of_message && error.is_permanent() => JournalState::Refused,
-            false => JournalState::NotSent,
+        match outcome {
+            Ok(_) => JournalState::Sent,
+            Err(error) if error.outcome_unknown() => JournalState::InDoubt,
+            Err(error) if error.is_permanent() && is_of_message(error) => JournalState::Refused,
+            Err(_) => JournalState::NotSent,
         }
+    }
+}
+
+/// Whether the message itself has failed, and not the session that was to send it.
+fn is_of_message(error: &Error) -> bool {
+    match error.kind() {
+        ErrorKind::Refused => error.phase().is_of_message(),
+        // Before a session begins, a message that is not valid has no receipt. A setting that is not
+        // valid has the one of each message that cannot be sent.
+        ErrorKind::Request if error.phase() == Phase::Setup => error.receipt().is_none(),
+        ErrorKind::Request | ErrorKind::Unsupported => {
+            error.phase() == Phase::Setup || error.phase().is_of_message()
+        }
+        _ => false,
     }
 }
 
@@ -260,7 +277,7 @@ impl Journal {
     pub async fn hand_over(&self, key: impl AsRef<[u8]>) -> Result<()> {
         let record = Record::new(key.as_ref(), JournalState::HandingOver, "");
         let line = record.to_line();
-        {
+        let synced = {
             let mut entries = self.entries();
             if entries.state(&record.key) == Some(JournalState::Sent) {
                 return Err(JournalError::AlreadySent(
@@ -268,14 +285,16 @@ impl Journal {
                 ));
             }
             entries.set(record);
-        }
-        self.0.writer.append_synced(line, false).await
+            self.0.writer.append_synced(line)?
+        };
+        synced.await
     }
 
     /// Records the outcome of a message, and returns its state, which is [that of the
-    /// outcome](JournalState::of), with one exception: a message that was in doubt before, and was
-    /// not sent this time, stays in doubt. A message that was not sent and never handed over gets
-    /// no entry.
+    /// outcome](JournalState::of), with two exceptions: a message that was in doubt before, and was
+    /// refused or not sent this time, stays in doubt, as the earlier copy may have been delivered;
+    /// and one that was sent stays so, whatever becomes of a further copy. A message that was not
+    /// sent and never handed over gets no entry.
     ///
     /// Nothing is waited for: a process that is killed at once may leave the message in doubt.
     /// [`sync`](Self::sync) waits. A message to several recipients has one state; give each
@@ -299,17 +318,20 @@ impl Journal {
                 None => error.message().to_owned(),
             }),
         };
+        let mut note = note.unwrap_or_default();
         let entries = self.entries();
-        if state == JournalState::NotSent {
-            match entries.get(key) {
-                None => return Ok(state),
-                Some(entry) if entry.was_in_doubt || entry.entry.state == JournalState::InDoubt => {
-                    state = JournalState::InDoubt;
-                }
-                Some(_) => {}
+        match (state, entries.get(key)) {
+            (JournalState::NotSent, None) => return Ok(state),
+            (_, Some(entry)) if entry.entry.state == JournalState::Sent => {
+                return Ok(JournalState::Sent);
             }
+            (JournalState::NotSent | JournalState::Refused, Some(entry)) if entry.is_in_doubt() => {
+                state = JournalState::InDoubt;
+                note = format!("{EARLIER}{note}");
+            }
+            _ => {}
         }
-        self.append(entries, Record::new(key, state, &note.unwrap_or_default()))?;
+        self.append(entries, Record::new(key, state, &note))?;
         Ok(state)
     }
 
@@ -341,7 +363,7 @@ impl Journal {
     ///
     /// Dropped before its end, it changes nothing.
     pub async fn sync(&self) -> Result<()> {
-        self.0.writer.append_synced(String::new(), false).await
+        self.0.writer.append_synced(String::new())?.await
     }
 
     /// Waits until everything that was recorded is on the disk, and unlocks the file. Later calls
@@ -356,7 +378,7 @@ impl Journal {
     ///
     /// Dropped before its end, it closes the file all the same.
     pub async fn close(self) -> Result<()> {
-        self.0.writer.append_synced(String::new(), true).await
+        self.0.writer.close()?.await
     }
 
     fn entries(&self) -> MutexGuard<'_, Entries> {

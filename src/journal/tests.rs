@@ -85,9 +85,10 @@ fn outcomes_are_read_again() {
     });
 }
 
-/// Doubt about an earlier attempt is removed by an answer alone.
+/// Doubt about an earlier copy is removed by its delivery alone: what becomes of a later copy says
+/// nothing about it.
 #[test]
-fn a_message_in_doubt_stays_so_until_it_is_answered() {
+fn a_message_in_doubt_stays_so_until_it_is_sent() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("journal");
     run(async {
@@ -95,7 +96,8 @@ fn a_message_in_doubt_stays_so_until_it_is_answered() {
             (failed(ErrorKind::Closed), JournalState::InDoubt),
             (refused("450 Busy"), JournalState::InDoubt),
             (unknown(), JournalState::InDoubt),
-            (refused("550 No"), JournalState::Refused),
+            (refused("550 No"), JournalState::InDoubt),
+            (failed(ErrorKind::Request), JournalState::InDoubt),
             (sent(), JournalState::Sent),
         ] {
             for is_handed_over in [false, true] {
@@ -126,7 +128,95 @@ fn a_message_in_doubt_stays_so_until_it_is_answered() {
         journal.set("key", JournalState::Sent, "").unwrap();
         let error = journal.hand_over("key").await.unwrap_err();
         assert!(matches!(error, JournalError::AlreadySent(key) if key == "key"));
+        // The copy that was not permitted does not make the message one to be sent.
+        for outcome in [
+            failed(ErrorKind::Handover),
+            failed(ErrorKind::Request),
+            unknown(),
+            sent(),
+        ] {
+            let state = journal.record("key", &outcome).unwrap();
+            assert_eq!(state, JournalState::Sent);
+        }
+        journal.close().await.unwrap();
+        let journal = Journal::open(&path).await.unwrap();
+        assert_eq!(journal.state("key"), Some(JournalState::Sent));
     });
+}
+
+/// What ends a session before its first message is not an outcome of that message.
+#[test]
+fn failures_of_the_session_are_not_those_of_a_message() {
+    let reply: crate::proto::Reply = "554 5.7.1 No".parse().unwrap();
+    for (kind, phase, receipt, expected) in [
+        (
+            ErrorKind::Refused,
+            Phase::Greeting,
+            true,
+            JournalState::NotSent,
+        ),
+        (
+            ErrorKind::Refused,
+            Phase::Hello,
+            true,
+            JournalState::NotSent,
+        ),
+        (
+            ErrorKind::Refused,
+            Phase::Connect,
+            true,
+            JournalState::NotSent,
+        ),
+        (ErrorKind::Refused, Phase::Mail, true, JournalState::Refused),
+        (ErrorKind::Refused, Phase::Rcpt, true, JournalState::Refused),
+        (
+            ErrorKind::Refused,
+            Phase::EndOfData,
+            true,
+            JournalState::Refused,
+        ),
+        (
+            ErrorKind::Unsupported,
+            Phase::Connect,
+            true,
+            JournalState::NotSent,
+        ),
+        (
+            ErrorKind::Unsupported,
+            Phase::Mail,
+            true,
+            JournalState::Refused,
+        ),
+        (ErrorKind::Request, Phase::Auth, true, JournalState::NotSent),
+        // A setting of the endpoint, and a message that is not valid.
+        (
+            ErrorKind::Request,
+            Phase::Setup,
+            true,
+            JournalState::NotSent,
+        ),
+        (
+            ErrorKind::Request,
+            Phase::Setup,
+            false,
+            JournalState::Refused,
+        ),
+    ] {
+        let mut error = Error::new(kind, phase, "it failed").with_reply(reply.clone());
+        if receipt {
+            error = error.with_receipt(Receipt::new("there"));
+        }
+        assert_eq!(JournalState::of(&Err(error)), expected, "{kind} {phase}");
+    }
+    let endpoint = crate::Endpoint::new("not a host");
+    let envelope = crate::Envelope::new(
+        crate::Address::new("a@example.org").unwrap(),
+        [crate::Address::new("b@example.com").unwrap()],
+    );
+    let message = crate::Message::raw("Subject: x\n\nHi.\n").envelope(envelope.unwrap());
+    let sent = run(crate::Client::new(endpoint).send(message));
+    assert_eq!(sent.as_ref().unwrap_err().kind(), ErrorKind::Request);
+    assert_eq!(JournalState::of(&sent), JournalState::NotSent);
 }
 
 #[test]
