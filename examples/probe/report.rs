@@ -104,9 +104,11 @@ pub fn write_stdout(text: impl Display) {
 }
 
 pub fn print_failure(failure: &Failure, as_json: bool) -> u8 {
-    eprintln!("probe: {}", failure.message);
+    // The reader may have closed this pipe, too.
+    let mut stderr = io::stderr();
+    let _ = writeln!(stderr, "probe: {}", failure.message);
     if let Some(hint) = &failure.hint {
-        eprintln!("  hint: {hint}");
+        let _ = writeln!(stderr, "  hint: {hint}");
     }
     // With 73, the report was printed already.
     if as_json && failure.code != 73 {
