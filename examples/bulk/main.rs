@@ -6,15 +6,17 @@
 //!
 //! A journal records each message before it is handed over and when it is answered. Killed at any
 //! moment and run again, the program sends no message twice; what may have been delivered is listed
-//! as in doubt.
+//! as in doubt. Interrupted (Ctrl-C, SIGTERM), it waits for the messages in flight.
 
 mod options;
 #[path = "../password/mod.rs"]
 mod password;
 mod recipients;
+mod signals;
 mod template;
 
 use std::collections::{HashMap, HashSet};
+use std::error::Error as _;
 use std::io::Write as _;
 use std::path::Path;
 use std::pin::pin;
@@ -28,6 +30,8 @@ use envoi::{
 };
 use futures::stream::{self, StreamExt as _};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use tokio::sync::Notify;
+use tokio::time;
 
 use options::Options;
 use recipients::Recipients;
@@ -35,6 +39,9 @@ use template::Template;
 
 /// The messages in flight over each connection, which are in doubt if the program is killed.
 const WINDOW: usize = 8;
+
+/// How long the answers to messages in flight are waited for after the journal has failed.
+const LAST_ANSWERS: Duration = Duration::from_secs(10);
 
 /// Why the program ends before it has sent anything, or in the middle.
 struct Failure {
@@ -79,10 +86,15 @@ async fn main() {
         Err(error) => Err(options::explain(&error)),
     };
     let code = result.unwrap_or_else(|failure| {
-        eprintln!("{}", failure.message);
+        print_error(&failure.message);
         failure.code
     });
     std::process::exit(code.into());
+}
+
+/// Writes a line to standard error. A reader that has gone away does not change what is sent.
+fn print_error(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
 }
 
 /// A line of the CSV file whose message is sent in this run.
@@ -116,22 +128,54 @@ async fn run(options: &Options) -> Result<u8, Failure> {
         }
         None => template.sender()?,
     };
-    // Everything is checked before anything is sent.
-    for (index, row) in recipients.rows.iter().enumerate() {
-        let line = recipients.lines[index];
-        template
-            .render(row, "check", &sender)
-            .map_err(|cause| Failure::request(format!("line {line} of the recipients: {cause}")))?;
-    }
-    let journal = Journal::open_for(&options.journal, template.bytes()).await?;
-    let (lines, counts) = lines(&recipients, &journal, options.resend_unknown);
-    let end = send(&pool, &journal, &template, &sender, &recipients, &lines).await;
+    let mailing = Mailing {
+        recipients,
+        template,
+        sender,
+    };
+    mailing.check().await?;
+    let journal = Journal::open_for(&options.journal, mailing.template.bytes()).await?;
+    let (lines, counts) = lines(&mailing.recipients, &journal, options.resend_unknown);
+    let mut end = send(&pool, &journal, &mailing, &lines).await;
     // What is known is recorded, whatever has happened.
-    let synced = journal.sync().await;
-    let end = end?;
-    synced?;
+    if let Err(error) = journal.sync().await {
+        end.journal_failure.get_or_insert(error.into());
+    }
     pool.close().await;
-    report(options, &journal, &recipients, counts, &end)
+    let code = report(options, &journal, &mailing.recipients, counts, &end);
+    end.journal_failure.map_or(Ok(code), Err)
+}
+
+/// What is sent, and to whom.
+struct Mailing {
+    recipients: Recipients,
+    template: Template,
+    sender: Address,
+}
+
+impl Mailing {
+    /// Makes the message for a row.
+    fn message(&self, row: usize) -> Result<Message<'static>, String> {
+        let address = &self.recipients.addresses[row];
+        let fields = &self.recipients.rows[row];
+        let key = recipients::key(address);
+        let rendered = self.template.render(fields, &key, &self.sender)?;
+        let envelope = Envelope::new(self.sender.clone(), [address.clone()]);
+        let envelope = envelope.expect("an envelope of addresses is valid");
+        Ok(Message::raw(rendered).envelope(envelope))
+    }
+
+    /// Checks all messages before anything is sent.
+    async fn check(&self) -> Result<(), Failure> {
+        for (row, line) in self.recipients.lines.iter().enumerate() {
+            let at_line =
+                |cause: String| Failure::request(format!("line {line} of the recipients: {cause}"));
+            let message = self.message(row).map_err(at_line)?;
+            let prepared = message.prepare().await;
+            prepared.map_err(|error| at_line(error.to_string()))?;
+        }
+        Ok(())
+    }
 }
 
 fn pool(options: &Options) -> Result<Pool, Failure> {
@@ -162,11 +206,13 @@ fn password(path: &Path) -> Result<envoi::Secret, Failure> {
 fn lines(recipients: &Recipients, journal: &Journal, resend: bool) -> (Vec<Line>, Counts) {
     let (mut lines, mut counts) = (Vec::new(), Counts::default());
     let mut keys = HashSet::new();
+    let mut repeated = Vec::new();
     for (row, address) in recipients.addresses.iter().enumerate() {
         let key = recipients::key(address);
         // A mailbox gets one message. The line that repeats it has the state that the first one
         // reaches.
         if !keys.insert(key.clone()) {
+            repeated.push(recipients.lines[row]);
             continue;
         }
         match journal.state(&key) {
@@ -180,6 +226,13 @@ fn lines(recipients: &Recipients, journal: &Journal, resend: bool) -> (Vec<Line>
             }),
         }
     }
+    if let Some(first) = repeated.first() {
+        let count = repeated.len();
+        print_error(&format!(
+            "lines that repeat a mailbox are not sent, as each mailbox gets one message: {count}, \
+                the first is line {first}"
+        ));
+    }
     (lines, counts)
 }
 
@@ -190,59 +243,89 @@ struct End {
     states: HashMap<String, JournalState>,
     /// The exit code of the last failure that concerns all messages.
     failure: Option<u8>,
+    /// Why the journal could not record everything.
+    journal_failure: Option<Failure>,
 }
 
-async fn send(
-    pool: &Pool,
-    journal: &Journal,
-    template: &Template,
-    sender: &Address,
-    recipients: &Recipients,
-    lines: &[Line],
-) -> Result<End, Failure> {
+async fn send(pool: &Pool, journal: &Journal, mailing: &Mailing, lines: &[Line]) -> End {
     let bar = bar(lines.len());
+    let stop = Notify::new();
     let messages = stream::iter(lines).map(|line| {
-        let key = line.key.clone();
-        let rendered = template.render(&recipients.rows[line.row], &line.key, sender);
-        // It was rendered before without an error.
-        let message = Message::raw(rendered.unwrap_or_default());
-        let journal = journal.clone();
-        let envelope = Envelope::new(sender.clone(), [line.address.clone()]);
-        let envelope = envelope.expect("an envelope of addresses is valid");
-        message.envelope(envelope).on_handover(move |_| {
+        let message = mailing.message(line.row);
+        let message = message.expect("it was made before without an error");
+        let (journal, key) = (journal.clone(), line.key.clone());
+        message.on_handover(move |_| {
             let (journal, key) = (journal.clone(), key.clone());
             async move { journal.hand_over(&key).await }
         })
     });
+    let messages = messages.take_until(stop.notified());
     let mut config = BulkConfig::default();
     config.ordered = false;
     let mut outcomes = pin!(pool.send_all_with(messages, config));
+    let mut signals = pin!(signals::stream());
     let (mut end, mut told) = (End::default(), HashSet::new());
-    while let Some((number, outcome)) = outcomes.next().await {
+    let (mut is_interrupted, mut until) = (false, None);
+    loop {
+        let outcome = tokio::select! {
+            outcome = outcomes.next() => outcome,
+            Some(()) = signals.next() => {
+                // What is in flight is in doubt at the second signal.
+                if is_interrupted {
+                    break;
+                }
+                is_interrupted = true;
+                stop.notify_one();
+                bar.suspend(|| print_error(
+                    "Interrupted: waiting for the messages in flight. Interrupt again to end now."
+                ));
+                continue;
+            }
+            () = time::sleep_until(until.unwrap_or_else(time::Instant::now)), if until.is_some() => {
+                break;
+            }
+        };
+        let Some((number, outcome)) = outcome else {
+            break;
+        };
         let line = &lines[number];
-        if let Err(error) = &outcome
-            && error.kind() == ErrorKind::Handover
-        {
-            // Nothing is sent that cannot be recorded.
-            return Err(Failure::new(74, error.to_string()));
-        }
-        let state = journal.record(&line.key, &outcome)?;
+        let recorded = journal.record(&line.key, &outcome);
+        let state = journal.state(&line.key).unwrap_or(JournalState::NotSent);
         end.states.insert(line.key.clone(), state);
         bar.inc(1);
+        let failure = match (recorded, &outcome) {
+            // The error of the callback is that of the journal.
+            (_, Err(error)) if error.kind() == ErrorKind::Handover => Some(
+                error
+                    .source()
+                    .map_or_else(|| error.to_string(), ToString::to_string),
+            ),
+            (Err(error), _) => Some(error.to_string()),
+            _ => None,
+        };
+        if let Some(failure) = failure {
+            // Nothing is sent that cannot be recorded. Messages in flight may still be answered.
+            stop.notify_one();
+            until.get_or_insert_with(|| time::Instant::now() + LAST_ANSWERS);
+            end.journal_failure
+                .get_or_insert_with(|| Failure::new(74, failure));
+            continue;
+        }
         if let Err(error) = &outcome {
-            let is_of_server = error.kind() != ErrorKind::Refused;
+            let is_of_server = error.kind() != ErrorKind::Refused || error.is_permanent();
             if state == JournalState::NotSent && is_of_server {
                 end.failure = Some(error.exit_code());
             }
             // A failure of the server is told once, and not for each message.
             let text = error.to_string();
             if state != JournalState::NotSent || !is_of_server || told.insert(text.clone()) {
-                bar.suspend(|| eprintln!("line {}: {}: {text}", line.number, line.address));
+                let text = format!("line {}: {}: {text}", line.number, line.address);
+                bar.suspend(|| print_error(&text));
             }
         }
     }
     bar.finish_and_clear();
-    Ok(end)
+    end
 }
 
 /// Draws a progress bar on standard error, if that is a terminal.
@@ -264,14 +347,14 @@ fn report(
     recipients: &Recipients,
     mut counts: Counts,
     end: &End,
-) -> Result<u8, Failure> {
+) -> u8 {
     let mut keys = HashSet::new();
     for address in &recipients.addresses {
         let key = recipients::key(address);
         let is_first = keys.insert(key.clone());
         let is_final = end.states.get(&key).copied();
         match journal.state(&key) {
-            Some(JournalState::InDoubt) => counts.unknown += 1,
+            Some(state) if is_in_doubt(state) => counts.unknown += 1,
             Some(JournalState::Sent) if is_first && is_final.is_some() => counts.sent += 1,
             Some(JournalState::Refused) if is_first && is_final.is_some() => counts.refused += 1,
             // Counted before.
@@ -281,15 +364,15 @@ fn report(
         }
     }
     let entries = journal.to_vec();
-    let in_doubt = || {
-        entries
-            .iter()
-            .filter(|entry| entry.state == JournalState::InDoubt)
-    };
+    let in_doubt = || entries.iter().filter(|entry| is_in_doubt(entry.state));
     let mut list = String::new();
     for entry in in_doubt() {
         let key = String::from_utf8_lossy(&entry.key);
-        list += &format!("in doubt: {key}: {}\n", entry.note);
+        let note = match entry.state {
+            JournalState::HandingOver => "it was in flight at the end",
+            _ => &entry.note,
+        };
+        list += &format!("in doubt: {key}: {note}\n");
     }
     let Counts {
         sent,
@@ -300,7 +383,7 @@ fn report(
     } = counts;
     let text = match options.json {
         true => {
-            eprint!("{list}");
+            let _ = std::io::stderr().write_all(list.as_bytes());
             let object = serde_json::json!({"sent": sent, "refused": refused, "unknown": unknown,
                 "skipped": skipped, "waiting": waiting});
             format!("{object}\n")
@@ -315,10 +398,15 @@ fn report(
     let has_refused = entries
         .iter()
         .any(|entry| entry.state == JournalState::Refused);
-    Ok(match waiting {
+    match waiting {
         _ if in_doubt().next().is_some() => 79,
         _ if has_refused => 69,
         0 => 0,
         _ => end.failure.unwrap_or(75),
-    })
+    }
+}
+
+/// Whether a message may have been delivered at the end of this process.
+fn is_in_doubt(state: JournalState) -> bool {
+    matches!(state, JournalState::InDoubt | JournalState::HandingOver)
 }

@@ -1,5 +1,6 @@
 //! The recipients: a CSV file with a header line.
 
+use std::borrow::Cow;
 use std::path::Path;
 
 use csv::StringRecord;
@@ -26,9 +27,8 @@ impl Recipients {
         let mut reader = csv::Reader::from_reader(text);
         let columns = reader.headers().map_err(|error| at(&error, 1))?.clone();
         let columns: Vec<String> = columns.iter().map(|name| name.trim().to_owned()).collect();
-        let email = columns.iter().position(|name| name == "email");
-        let email = email
-            .ok_or_else(|| Failure::request("line 1 of the recipients has no column `email`"))?;
+        let email = column(&columns, "email")
+            .map_err(|cause| Failure::request(format!("line 1 of the recipients: {cause}")))?;
         let mut recipients = Recipients {
             columns,
             rows: Vec::new(),
@@ -55,6 +55,17 @@ impl Recipients {
     }
 }
 
+/// Finds a column. A name that two columns have is ambiguous.
+pub fn column(columns: &[String], name: &str) -> Result<usize, String> {
+    let mut found = (0..columns.len()).filter(|index| columns[*index] == name);
+    let shown = name.escape_debug();
+    match (found.next(), found.next()) {
+        (Some(column), None) => Ok(column),
+        (None, _) => Err(format!("there is no column `{shown}`")),
+        (Some(_), Some(_)) => Err(format!("there are two columns `{shown}`")),
+    }
+}
+
 fn at(error: &csv::Error, line: u64) -> Failure {
     let line = error.position().map_or(line, csv::Position::line);
     let cause = match error.kind() {
@@ -69,10 +80,12 @@ fn at(error: &csv::Error, line: u64) -> Failure {
     Failure::request(format!("line {line} of the recipients: {cause}"))
 }
 
-/// The key of a mailbox in the journal. The case of a domain does not matter.
+/// The key of a mailbox in the journal. The case and the form of a domain do not matter.
 pub fn key(address: &Address) -> String {
-    match address.as_str().rsplit_once('@') {
-        Some((local, domain)) => format!("{local}@{}", domain.to_lowercase()),
-        None => address.to_string(),
-    }
+    let address = address.to_ascii().unwrap_or(Cow::Borrowed(address));
+    format!(
+        "{}@{}",
+        address.local_part(),
+        address.domain().to_lowercase()
+    )
 }

@@ -12,9 +12,10 @@ use csv::StringRecord;
 use envoi::Address;
 use envoi::mail_builder::headers::{Header as _, address, date::Date, text};
 use mail_parser::{Encoding, HeaderValue, MessageParser, MessagePart, MimeHeaders as _, PartType};
+use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, utf8_percent_encode};
 use sha2::{Digest as _, Sha256};
 
-use crate::Failure;
+use crate::{Failure, recipients};
 
 /// A template that was taken apart.
 pub struct Template {
@@ -88,14 +89,20 @@ const STRUCTURED: &[&str] = &[
     "precedence",
 ];
 
+/// What a URL in angle brackets cannot have.
+const NOT_IN_URL: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'<').add(b'>');
+
 impl Template {
     /// Takes a message apart, whose columns must all be known.
     pub fn parse(bytes: &[u8], columns: &[String]) -> Result<Self, Failure> {
-        // A BOM is not a part of the message.
-        let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+        let (bytes, first_line) = without_preface(bytes);
         let message = MessageParser::new().parse(bytes);
         let message = message.ok_or_else(|| Failure::request("the template is not a message"))?;
-        let parser = Parser { bytes, columns };
+        let parser = Parser {
+            bytes,
+            columns,
+            first_line,
+        };
         let mut pieces = Vec::new();
         let mut at = 0;
         let mut parts: Vec<&MessagePart<'_>> = message.parts.iter().collect();
@@ -138,10 +145,18 @@ impl Template {
         let sender = sender
             .and_then(|list| list.first())
             .and_then(|address| address.address());
+        // The value may not be valid before its columns are replaced.
+        let has = |name: &str| {
+            let mut fields = message.headers().iter();
+            fields.any(|field| {
+                let value = &bytes[field.offset_start as usize..field.offset_end as usize];
+                field.name.as_str().eq_ignore_ascii_case(name) && !value.trim_ascii().is_empty()
+            })
+        };
         Ok(Template {
             sender: sender.map(str::to_owned),
-            has_date: message.date().is_some(),
-            has_message_id: message.message_id().is_some(),
+            has_date: has("date"),
+            has_message_id: has("message-id"),
             bytes: bytes.to_vec(),
             pieces,
         })
@@ -200,6 +215,8 @@ impl Template {
 struct Parser<'a> {
     bytes: &'a [u8],
     columns: &'a [String],
+    /// The number of its first line in the file.
+    first_line: usize,
 }
 
 impl Parser<'_> {
@@ -222,6 +239,12 @@ impl Parser<'_> {
             let value = &self.bytes[header.offset_start as usize..end];
             let name = header.name.as_str().to_owned();
             let lower = name.to_ascii_lowercase();
+            if name.contains("{{") {
+                let line = self.line(start);
+                return Err(Failure::request(format!(
+                    "line {line} of the template: a column cannot be in the name of a header"
+                )));
+            }
             has_version |= lower == "mime-version";
             match lower.as_str() {
                 "content-transfer-encoding" if is_encoded => continue,
@@ -318,14 +341,10 @@ impl Parser<'_> {
             let Some((name, remaining)) = after.split_once("}}") else {
                 break;
             };
-            let column = self.columns.iter().position(|column| column == name.trim());
-            let column = column.ok_or_else(|| {
+            let column = recipients::column(self.columns, name.trim()).map_err(|cause| {
                 let read = text.len() - after.len();
                 let line = self.line(offset) + text[..read].matches('\n').count();
-                Failure::request(format!(
-                    "line {line} of the template: there is no column `{}`",
-                    name.trim().escape_debug()
-                ))
+                Failure::request(format!("line {line} of the template: {cause}"))
             })?;
             segments.push(Segment::Literal(before.to_owned()));
             segments.push(Segment::Column(column));
@@ -336,10 +355,7 @@ impl Parser<'_> {
     }
 
     fn line(&self, offset: usize) -> usize {
-        1 + self.bytes[..offset]
-            .iter()
-            .filter(|byte| **byte == b'\n')
-            .count()
+        self.first_line + count_lines(&self.bytes[..offset])
     }
 }
 
@@ -384,6 +400,7 @@ impl Piece {
                     let address =
                         Address::new(address.trim()).map_err(|error| error.to_string())?;
                     let name = (!name.is_empty()).then_some(name);
+                    let address = address.to_ascii().unwrap_or(Cow::Borrowed(&address));
                     addresses.push(address::Address::new_address(name, address.to_string()));
                 }
                 out.extend(format!("{name}: ").bytes());
@@ -391,19 +408,22 @@ impl Piece {
             }
             Piece::Structured(name, text, is_list) => {
                 let text = text.render(row, |before, value| {
-                    let opened = before.rfind('<').unwrap_or_default();
-                    if *is_list
-                        && before[opened..].starts_with('<')
-                        && !before[opened..].contains('>')
-                    {
-                        let set = percent_encoding::NON_ALPHANUMERIC;
-                        return Ok(percent_encoding::utf8_percent_encode(value, set)
-                            .to_string()
-                            .into());
+                    let url = before.rfind('<').map(|at| &before[at + 1..]);
+                    let url = url.filter(|url| *is_list && !url.contains('>'));
+                    if let Some(url) = url {
+                        // A value at the beginning is a URL by itself.
+                        let set = if url.is_empty() {
+                            NOT_IN_URL
+                        } else {
+                            NON_ALPHANUMERIC
+                        };
+                        return Ok(utf8_percent_encode(value, set).into());
                     }
                     let is_quoted = before.matches('"').count() % 2 == 1;
+                    let is_date = name.to_ascii_lowercase().ends_with("date");
                     let is_allowed = |c: char| match c {
                         ' '..='~' if is_quoted => true,
+                        ' ' | ',' | ':' => is_date,
                         _ => c.is_ascii_alphanumeric() || "!#$%&'*+-./=?^_`{|}~@".contains(c),
                     };
                     match value.chars().all(is_allowed) {
@@ -449,6 +469,25 @@ impl Body {
         }
         Ok(())
     }
+}
+
+/// Leaves out what envoi removes before the first field of a message: a BOM, blank lines, and an
+/// mbox line. Returns the number of the first line that is left, too.
+fn without_preface(bytes: &[u8]) -> (&[u8], usize) {
+    let mut rest = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+        let line = &rest[..end];
+        if !line.trim_ascii().is_empty() && !line.starts_with(b"From ") {
+            break;
+        }
+        rest = &rest[end + 1..];
+    }
+    let removed = bytes.len() - rest.len();
+    (rest, 1 + count_lines(&bytes[..removed]))
+}
+
+fn count_lines(bytes: &[u8]) -> usize {
+    bytes.iter().filter(|byte| **byte == b'\n').count()
 }
 
 /// The field of a text that is UTF-8 now.

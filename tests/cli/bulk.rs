@@ -10,6 +10,8 @@ use mail_parser::MessageParser;
 use serde_json::{Value, json};
 use support::program::{self, Run};
 use tempfile::TempDir;
+#[cfg(unix)]
+use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::Command;
 
 const TEMPLATE: &str = "From: \"News, weekly\" <news@example.org>\r\n\
@@ -222,7 +224,7 @@ async fn bad_input_is_refused_before_anything_is_sent() {
             TEMPLATE,
             "name,id\nx,1\n",
             64,
-            "line 1 of the recipients has no column `email`",
+            "line 1 of the recipients: there is no column `email`",
         ),
         (
             TEMPLATE,
@@ -260,6 +262,37 @@ async fn bad_input_is_refused_before_anything_is_sent() {
             64,
             "the template has no sender",
         ),
+        (
+            TEMPLATE,
+            "email,name,id,email\na@example.com,A,1,b@example.com\n",
+            64,
+            "line 1 of the recipients: there are two columns `email`",
+        ),
+        (
+            TEMPLATE,
+            "email,name,id,name\na@example.com,A,1,B\n",
+            64,
+            "line 2 of the template: there are two columns `name`",
+        ),
+        (
+            "\nFrom x Mon\nFrom: a@example.org\nX-{{id}}: x\n\nHi.\n",
+            &good,
+            64,
+            "line 4 of the template: a column cannot be in the name of a header",
+        ),
+        // What envoi refuses to send.
+        (
+            "From: a@example.org\nFrom: b@example.org\n\nHi.\n",
+            &good,
+            64,
+            "a second From header",
+        ),
+        (
+            TEMPLATE,
+            "email,name,id\na@example.com,A,1\nb@example.com,B\0,2\n",
+            64,
+            "line 3 of the recipients: line 11 of the message has a NUL",
+        ),
     ] {
         let mailing = Mailing::new(Server::builder(), template, csv).await;
         mailing.run(&[]).await.exits_with(code).says(words);
@@ -288,6 +321,35 @@ async fn bad_input_is_refused_before_anything_is_sent() {
         let run = mailing.run(more).await;
         assert!(!run.exits_with(64).stderr.contains("Xyzzy"));
     }
+}
+
+/// A field that has a column is there once, and its value is written as the field needs it.
+#[tokio::test]
+async fn fields_take_whole_values() {
+    // Before the first field is what envoi removes from a message.
+    let template = "\u{feff}\n \nFrom alice Tue Jul  1 10:52:37 2003\nFrom: news@example.org\n\
+        To: {{email}}\nDate: {{when}}\nMessage-ID: <{{id}}>\n\
+        List-Unsubscribe: <{{url}}>, <https://example.org/?q={{url}}>\n\nHi.\n";
+    let csv = "email,when,id,url\nyou@b\u{fc}cher.example,\
+        \"Tue, 1 Jul 2003 10:52:37 +0200\",1@example.org,https://example.net/\u{fc}?a=b&c=d e\n\
+        you@XN--bcher-kva.example,,,\n";
+    let mailing = Mailing::new(Server::builder(), template, csv).await;
+    let run = mailing.run(&[]).await;
+    // The second line has the same mailbox.
+    run.exits_with(0).says("the first is line 3");
+    let text = String::from_utf8(mailing.one()).unwrap();
+    let expected = "From: news@example.org\r\nTo: <you@xn--bcher-kva.example>\r\n\
+        Date: Tue, 1 Jul 2003 10:52:37 +0200\r\nMessage-ID: <1@example.org>\r\n\
+        List-Unsubscribe: <https://example.net/%C3%BC?a=b&c=d%20e>, \
+        <https://example.org/?q=https%3A%2F%2Fexample%2Enet%2F%C3%BC%3Fa%3Db%26c%3Dd%20e>\r\n\r\n\
+        Hi.\r\n";
+    assert_eq!(text, expected);
+    let template = template.replace("Date: {{when}}", "Date: {{id}}");
+    let (one_line, _) = csv.split_once("you@XN").unwrap();
+    let mailing = Mailing::new(Server::builder(), &template, one_line).await;
+    mailing.run(&[]).await.exits_with(0);
+    let text = String::from_utf8(mailing.one()).unwrap();
+    assert_eq!(text.matches("Date: ").count(), 1, "{text}");
 }
 
 #[tokio::test]
@@ -349,6 +411,30 @@ async fn a_second_run_sends_what_is_left() {
     assert_eq!(received.values().map(Vec::len).sum::<usize>(), 6);
 }
 
+/// What becomes of a second copy says nothing about the first one.
+#[tokio::test]
+async fn a_refused_copy_leaves_a_message_in_doubt() {
+    for refusal in [
+        Fault::reply(Step::Greeting, "554 5.7.1 Not from here"),
+        Fault::reply(Step::Rcpt, "550 5.1.1 No such user"),
+        Fault::reply(Step::Message, "554 5.6.0 No"),
+    ] {
+        let server = Server::builder().fault(Fault::close(Step::Accepted).times(1));
+        let mailing = Mailing::new(server, TEMPLATE, &csv(1)).await;
+        assert_eq!(mailing.counts(&[], 79).await, [0, 0, 1, 0, 0]);
+        mailing.server.add_fault(refusal);
+        assert_eq!(
+            mailing.counts(&["--resend-unknown"], 79).await,
+            [0, 0, 1, 0, 0]
+        );
+        mailing.server.clear_faults();
+        assert_eq!(
+            mailing.counts(&["--resend-unknown"], 0).await,
+            [1, 0, 0, 0, 0]
+        );
+    }
+}
+
 /// A mailbox gets one message, and each line is counted once.
 #[tokio::test]
 async fn repeated_mailboxes_get_one_message() {
@@ -369,6 +455,17 @@ async fn failures_of_the_server_leave_lines_waiting() {
     assert_eq!(run.exits_with(75).json(), expected);
     mailing.server.clear_faults();
     assert_eq!(mailing.counts(&[], 0).await, [20, 0, 0, 0, 0]);
+
+    // Permanent refusals of the session say nothing about the messages.
+    for step in [Step::Greeting, Step::Hello] {
+        let mailing = Mailing::new(Server::builder(), TEMPLATE, &csv(3)).await;
+        mailing
+            .server
+            .add_fault(Fault::reply(step, "554 5.7.1 Not from here"));
+        assert_eq!(mailing.counts(&[], 69).await, [0, 0, 0, 0, 3]);
+        mailing.server.clear_faults();
+        assert_eq!(mailing.counts(&[], 0).await, [3, 0, 0, 0, 0]);
+    }
 
     let login = Server::builder().login("me", "secret").auth_in_clear(true);
     let mailing = Mailing::new(login, TEMPLATE, &csv(2)).await;
@@ -444,8 +541,22 @@ async fn a_full_disk_stops_the_mailing() {
         .unwrap();
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(74), "{stderr}");
+    assert!(
+        stderr.contains("cannot be used: File too large"),
+        "{stderr}"
+    );
     let sent = mailing.received();
     assert!(!sent.is_empty() && sent.len() < 500, "{}", sent.len());
+    let counts: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let sum = |names: &[&str]| -> u64 {
+        names
+            .iter()
+            .map(|name| &counts[name])
+            .map(|count| count.as_u64().unwrap())
+            .sum()
+    };
+    assert_eq!(sum(&["sent", "unknown"]), sent.len() as u64, "{counts}");
+    assert_eq!(sum(&["sent", "unknown", "waiting"]), 500, "{counts}");
     // Each message that was sent is in the journal, so none is sent twice.
     let counts = mailing.counts(&[], 79).await;
     assert_eq!(counts.iter().sum::<u64>(), 500);
@@ -454,6 +565,69 @@ async fn a_full_disk_stops_the_mailing() {
             .received()
             .values()
             .all(|messages| messages.len() == 1)
+    );
+}
+
+/// The first signal ends the mailing after the messages in flight, and the second one at once.
+#[cfg(unix)]
+#[tokio::test]
+async fn an_interrupted_mailing_leaves_lines_waiting() {
+    let slow = Fault::delay(Step::Accepted, Duration::from_millis(10));
+    let hanging = Fault::hang(Step::Accepted).after(20);
+    for (fault, signals, code) in [(slow, &["INT"][..], 75), (hanging, &["TERM", "INT"], 79)] {
+        let mailing = Mailing::new(Server::builder().fault(fault), TEMPLATE, &csv(1000)).await;
+        let mut child = Command::new(program::path("bulk"))
+            .args(mailing.arguments(&["--json"]))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let mut stderr = BufReader::new(child.stderr.take().unwrap()).lines();
+        let received = mailing.server.wait_for(20, Duration::from_secs(60)).await;
+        received.unwrap();
+        for signal in signals {
+            let id = child.id().unwrap().to_string();
+            let kill = Command::new("kill").args(["-s", signal, &id]).status();
+            assert!(kill.await.unwrap().success());
+            if *signal == signals[0] {
+                let line = stderr.next_line().await.unwrap().unwrap();
+                assert!(line.starts_with("Interrupted: "), "{line}");
+            }
+        }
+        let output = child.wait_with_output().await.unwrap();
+        assert_eq!(output.status.code(), Some(code));
+        let counts: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let count = |name: &str| counts[name].as_u64().unwrap();
+        assert_eq!(count("unknown") > 0, code == 79, "{counts}");
+        assert!(count("waiting") > 0, "{counts}");
+        assert_eq!(count("sent") + count("unknown") + count("waiting"), 1000);
+        mailing.server.clear_faults();
+        let counts = mailing.counts(&[], if code == 79 { 79 } else { 0 }).await;
+        assert_eq!([counts[0], counts[4]], [count("waiting"), 0]);
+        let received = mailing.received();
+        assert!(received.values().all(|messages| messages.len() == 1));
+    }
+}
+
+/// A reader of standard error that has gone away does not change what is sent.
+#[tokio::test]
+async fn a_closed_standard_error_is_ignored() {
+    let server = Server::builder().refuse_recipient("user1@example.com", "550 5.1.1 No such user");
+    let mailing = Mailing::new(server, TEMPLATE, &csv(20)).await;
+    let mut child = Command::new(program::path("bulk"))
+        .args(mailing.arguments(&["--json"]))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stderr.take());
+    let output = child.wait_with_output().await.unwrap();
+    assert_eq!(output.status.code(), Some(69));
+    let counts: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(
+        (&counts["sent"], &counts["refused"]),
+        (&json!(19), &json!(1))
     );
 }
 
