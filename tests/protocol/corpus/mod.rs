@@ -111,6 +111,12 @@ fn server_inputs_pass_the_check() {
     replay("server", |_| Vec::new());
 }
 
+#[cfg(all(feature = "keystores", feature = "mx"))]
+#[test]
+fn tlsa_inputs_pass_the_check() {
+    replay("tlsa", |_| Vec::new());
+}
+
 /// A target that is not replayed here, or a folder of seeds without a target, was forgotten.
 #[test]
 fn every_target_has_seeds_and_is_replayed() {

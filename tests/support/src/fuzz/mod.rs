@@ -16,9 +16,11 @@ pub mod message;
 pub mod mta_sts;
 pub mod reply;
 pub mod server;
+#[cfg(feature = "client")]
+pub mod tlsa;
 
 /// The names of all targets, in order.
-pub const TARGETS: [&str; 10] = [
+pub const TARGETS: [&str; 11] = [
     "address",
     "capabilities",
     "dkim",
@@ -29,6 +31,7 @@ pub const TARGETS: [&str; 10] = [
     "mta_sts",
     "reply",
     "server",
+    "tlsa",
 ];
 
 /// Returns the check of a target.
@@ -53,6 +56,8 @@ pub fn check(target: &str) -> fn(&[u8]) {
         "mta_sts" => mta_sts::check,
         "reply" => reply::check,
         "server" => server::check,
+        #[cfg(feature = "client")]
+        "tlsa" => tlsa::check,
         target => panic!("the fuzz target {target} does not exist or is not built"),
     }
 }
