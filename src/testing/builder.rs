@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex};
 #[cfg(any(feature = "aws-lc-rs", feature = "ring"))]
 use std::time::SystemTime;
@@ -48,7 +48,11 @@ pub(super) struct Settings {
     pub(super) answer: Option<Answer>,
     pub(super) discard: bool,
     pub(super) checks: Checks,
+    address: IpAddr,
     port: u16,
+    #[cfg(any(feature = "aws-lc-rs", feature = "ring"))]
+    /// The chain and the key.
+    certificate_pem: Option<(String, String)>,
     #[cfg(any(feature = "aws-lc-rs", feature = "ring"))]
     pub(super) certificate_names: Vec<String>,
     #[cfg(any(feature = "aws-lc-rs", feature = "ring"))]
@@ -100,7 +104,10 @@ impl Builder {
                 answer: None,
                 discard: false,
                 checks: Checks::default(),
+                address: Ipv4Addr::LOCALHOST.into(),
                 port: 0,
+                #[cfg(any(feature = "aws-lc-rs", feature = "ring"))]
+                certificate_pem: None,
                 #[cfg(any(feature = "aws-lc-rs", feature = "ring"))]
                 certificate_names: LOCALHOST.map(String::from).into(),
                 #[cfg(any(feature = "aws-lc-rs", feature = "ring"))]
@@ -390,6 +397,36 @@ impl Builder {
         self
     }
 
+    /// Listens at this address of the machine instead of `127.0.0.1`. The
+    /// certificate must be for that address to be verified, see
+    /// [`certificate_names`](Self::certificate_names).
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> std::io::Result<()> {
+    /// use envoi::testing::Server;
+    ///
+    /// # #[cfg(target_os = "linux")] {
+    /// let server = Server::builder().address([127, 0, 1, 10]).start().await?;
+    /// assert_eq!(server.host(), "127.0.1.10");
+    /// # }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn address(mut self, address: impl Into<IpAddr>) -> Self {
+        self.settings.address = address.into();
+        self
+    }
+
+    /// Presents this chain, in PEM, of which the first certificate is the server's own, instead of a
+    /// certificate that the server generates. The second text is its private key, in PEM, too.
+    /// [`Server::ca_pem`], which the server's URL trusts, is the last of the chain.
+    #[cfg(any(feature = "aws-lc-rs", feature = "ring"))]
+    pub fn certificate_pem(mut self, chain: impl Into<String>, key: impl Into<String>) -> Self {
+        self.settings.certificate_pem = Some((chain.into(), key.into()));
+        self
+    }
+
     /// Makes the certificate valid for these names and IP addresses instead of `localhost`,
     /// `127.0.0.1` and `::1`.
     ///
@@ -448,8 +485,8 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// The temporary folder cannot be created, or the server cannot bind to a port of the loopback
-    /// interface; a name or the expiry of the certificate is not valid;
+    /// The temporary folder cannot be created, or the server cannot bind to its address and port; a
+    /// name or the expiry of the certificate is not valid, or its key is of another;
     /// [`Unsupported`](io::ErrorKind::Unsupported) if the server does not implement a mechanism, or
     /// this build lacks a feature that is needed: `aws-lc-rs` or `ring` for TLS, the feature of a
     /// [mechanism](Self::mechanisms).
@@ -468,10 +505,15 @@ impl Builder {
             #[cfg(unix)]
             Some(path) => (BoundListener::Unix(UnixListener::bind(path)?), 0),
             _ => {
-                let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, self.settings.port)).await?;
+                let listener =
+                    TcpListener::bind((self.settings.address, self.settings.port)).await?;
                 let port = listener.local_addr()?.port();
                 (BoundListener::Tcp(listener), port)
             }
+        };
+        let host = match self.settings.address {
+            IpAddr::V4(Ipv4Addr::LOCALHOST) => "localhost".to_owned(),
+            address => address.to_string(),
         };
         let shared = Arc::new(Shared {
             settings: self.settings,
@@ -484,6 +526,7 @@ impl Builder {
         let task = tokio::spawn(accept(listener, shared.clone()));
         Ok(Server {
             shared,
+            host,
             task,
             port,
             socket,
@@ -493,6 +536,9 @@ impl Builder {
 
     #[cfg(any(feature = "aws-lc-rs", feature = "ring"))]
     fn identity(&self) -> io::Result<Identity> {
+        if let Some((chain, key)) = &self.settings.certificate_pem {
+            return Identity::from_pem(chain, key);
+        }
         let names = self.settings.certificate_names.clone();
         Identity::new(names, self.settings.certificate_valid_until)
     }

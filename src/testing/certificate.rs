@@ -12,6 +12,8 @@ use rcgen::{
 use sha2::{Digest as _, Sha256};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::Identity;
 use crate::tls;
@@ -52,18 +54,38 @@ impl Identity {
         let key = KeyPair::generate().map_err(io::Error::other)?;
         let leaf = leaf.signed_by(&key, &ca).map_err(io::Error::other)?;
 
+        Identity::with(vec![leaf.der().clone()], key.into(), ca.pem())
+    }
+
+    /// The identity of this chain and the key of its first certificate.
+    pub(super) fn from_pem(chain: &str, key: &str) -> io::Result<Self> {
+        let certificates = CertificateDer::pem_slice_iter(chain.as_bytes())
+            .collect::<Result<_, _>>()
+            .map_err(io::Error::other)?;
+        let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(io::Error::other)?;
+        let last = chain.rfind("-----BEGIN ").unwrap_or_default();
+        Identity::with(certificates, key, chain[last..].to_owned())
+    }
+
+    fn with(
+        chain: Vec<CertificateDer<'static>>,
+        key: PrivateKeyDer<'static>,
+        ca_pem: String,
+    ) -> io::Result<Self> {
+        #[cfg(feature = "sasl")]
+        let end_point = Sha256::digest(chain.first().map(AsRef::as_ref).unwrap_or_default());
         let config =
             ServerConfig::builder_with_provider(tls::provider().map_err(io::Error::other)?)
                 .with_safe_default_protocol_versions()
                 .map_err(io::Error::other)?
                 .with_no_client_auth()
-                .with_single_cert(vec![leaf.der().clone()], key.into())
+                .with_single_cert(chain, key)
                 .map_err(io::Error::other)?;
         Ok(Identity {
-            ca_pem: ca.pem(),
+            ca_pem,
             acceptor: Some(TlsAcceptor::from(Arc::new(config))),
             #[cfg(feature = "sasl")]
-            end_point: Sha256::digest(leaf.der()).to_vec(),
+            end_point: end_point.to_vec(),
         })
     }
 }

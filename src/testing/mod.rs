@@ -92,6 +92,7 @@ const SHOWN: usize = 10;
 pub struct Server {
     shared: Arc<Shared>,
     task: JoinHandle<()>,
+    host: String,
     port: u16,
     socket: Option<PathBuf>,
     ca_file: PathBuf,
@@ -146,9 +147,10 @@ impl Server {
     }
 
     /// The name to connect to, which is in the certificate: `localhost`. The certificate is valid
-    /// for `127.0.0.1` and `::1` as well.
+    /// for `127.0.0.1` and `::1` as well. Of a server with another [`Builder::address`], that
+    /// address.
     pub fn host(&self) -> &str {
-        "localhost"
+        &self.host
     }
 
     /// The port that the server listens on; 0 if it listens at a [socket](Self::socket).
@@ -175,7 +177,7 @@ impl Server {
         };
         match &self.socket {
             Some(path) => url.with_socket(path),
-            None => url.with_port(self.port),
+            None => url.with_port(&self.host, self.port),
         }
     }
 

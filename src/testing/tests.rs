@@ -1148,6 +1148,48 @@ async fn a_port_is_free_after_shutdown() {
 }
 
 #[tokio::test]
+async fn a_given_certificate_is_presented() {
+    let mut ca = rcgen::CertificateParams::default();
+    ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let ca = rcgen::CertifiedIssuer::self_signed(ca, rcgen::KeyPair::generate().unwrap()).unwrap();
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut leaf = rcgen::CertificateParams::new(["mail.example.org".to_owned()]).unwrap();
+    leaf.distinguished_name = rcgen::DistinguishedName::new();
+    let leaf = leaf.signed_by(&key, &ca).unwrap();
+    let builder = || Server::builder().implicit_tls();
+
+    let chain = leaf.pem() + &ca.pem();
+    let server = builder().certificate_pem(chain.clone(), key.serialize_pem());
+    let server = server.start().await.unwrap();
+    assert_eq!(server.ca_pem(), ca.pem());
+    let stream = connect(&server).await;
+    handshake(&server, "mail.example.org", stream)
+        .await
+        .unwrap();
+
+    // The key of the CA is not the server's.
+    let wrong = builder().certificate_pem(chain, ca.key().serialize_pem());
+    assert!(wrong.start().await.is_err());
+    assert!(
+        builder()
+            .certificate_pem("no", "PEM")
+            .start()
+            .await
+            .is_err()
+    );
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_server_listens_at_another_address() {
+    let server = Server::builder().address([127, 0, 1, 77]).plaintext();
+    let server = server.start().await.unwrap();
+    assert_eq!(server.host(), "127.0.1.77");
+    let client = crate::Client::from_url(&server.url()).unwrap();
+    assert!(client.connect().await.unwrap().tls().is_none());
+}
+
+#[tokio::test]
 async fn certificates_can_be_expired_or_for_other_names() {
     let yesterday = std::time::SystemTime::now() - Duration::from_secs(86_400);
     let never = std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(u32::MAX.into()) * 1000;

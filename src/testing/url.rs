@@ -25,15 +25,20 @@ pub(super) struct Url<'a> {
 }
 
 impl Url<'_> {
-    /// The URL of a server on this port of the loopback interface.
-    pub(super) fn with_port(&self, port: u16) -> String {
+    /// The URL of a server on this port.
+    pub(super) fn with_port(&self, host: &str, port: u16) -> String {
         let scheme = match (self.protocol, self.security) {
             (Protocol::Lmtp, _) => "lmtp",
             (Protocol::Smtp, Security::Implicit) => "smtps",
             (Protocol::Smtp, _) => "smtp",
         };
         let (login, query) = (self.login(), self.query());
-        format!("{scheme}://{login}localhost:{port}?{query}")
+        let (open, close) = if host.contains(':') {
+            ("[", "]")
+        } else {
+            ("", "")
+        };
+        format!("{scheme}://{login}{open}{host}{close}:{port}?{query}")
     }
 
     /// The URL of a server at this Unix socket.

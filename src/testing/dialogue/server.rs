@@ -156,7 +156,7 @@ fn url(dialogue: &Dialogue, security: Security, ca_file: &Path, port: u16) -> St
         auth_in_clear: true,
         ca_file,
     };
-    let url = url.with_port(port);
+    let url = url.with_port("localhost", port);
     match mechanisms.is_empty() {
         true => url,
         false => format!("{url}&auth={mechanisms}"),

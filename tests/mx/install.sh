@@ -1,0 +1,21 @@
+#!/bin/bash
+# Installs the DNS servers of the lab on Debian, NSD and Unbound, and the signer of BIND. Run as root; quick when all is
+# there. No system service is started, and no file in /etc/nsd or /etc/unbound is used or changed.
+set -euo pipefail
+
+export DEBIAN_FRONTEND=noninteractive
+apt() { apt-get -qq -o Dpkg::Use-Pty=0 -o DPkg::Lock::Timeout=300 "$@"; }
+
+missing=()
+for package in bind9-utils nsd unbound; do
+    dpkg-query -W -f '${db:Status-Status}' $package 2>/dev/null | grep -qx installed || missing+=("$package")
+done
+[ ${#missing[@]} -gt 0 ] || exit 0
+# A package's postinst asks policy-rc.d whether it may start its service: no, it may not.
+if [ ! -e /usr/sbin/policy-rc.d ]; then
+    trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+    printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d
+    chmod 755 /usr/sbin/policy-rc.d
+fi
+apt update
+apt install -y --no-install-recommends "${missing[@]}" >/dev/null
