@@ -173,6 +173,7 @@ enum Request {
         id: String,
     },
     Expire,
+    Release,
     Overdue {
         max_age: Duration,
     },
@@ -341,6 +342,11 @@ impl Store {
     /// wait again, the others are unknown and returned.
     pub async fn expire(&self) -> Result<Vec<Job>> {
         self.jobs(Request::Expire).await
+    }
+
+    /// Makes the jobs wait again that this worker claimed and did not hand over.
+    pub async fn release(&self) -> Result<()> {
+        self.jobs(Request::Release).await.map(drop)
     }
 
     /// Jobs that have waited for longer than this.

@@ -182,6 +182,16 @@ function requests.expired()
     return all(redis.call("ZRANGEBYSCORE", "outbox:leases", "-inf", before, "LIMIT", 0, 100))
 end
 
+-- The jobs that this worker claimed and did not hand over.
+function requests.claimed()
+    local claimed = {}
+    for _, id in ipairs(redis.call("ZRANGE", "outbox:leases", 0, -1)) do
+        local found = redis.call("HMGET", job_key(id), "owner", "state")
+        if found[1] == worker and found[2] == "running" then table.insert(claimed, id) end
+    end
+    return all(claimed)
+end
+
 function requests.overdue(max_age)
     local before = "(" .. int(now - tonumber(max_age))
     return all(redis.call("ZRANGEBYSCORE", "outbox:since", "-inf", before, "LIMIT", 0, 100))

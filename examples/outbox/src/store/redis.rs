@@ -185,17 +185,8 @@ impl Redis {
                     .await?;
                 Answer::Done
             }
-            Request::Expire => {
-                let mut unknown = Vec::new();
-                for mut job in self.jobs(connection, "expired", &[]).await? {
-                    let waits = job.expire();
-                    let delay = if waits { 0 } else { -1 };
-                    if self.save(connection, &job, delay, false).await? && !waits {
-                        unknown.push(job);
-                    }
-                }
-                Answer::Jobs(unknown)
-            }
+            Request::Expire => Answer::Jobs(self.end_leases(connection, "expired").await?),
+            Request::Release => Answer::Jobs(self.end_leases(connection, "claimed").await?),
             Request::Overdue { max_age } => {
                 let age = max_age.as_millis().to_string();
                 Answer::Jobs(self.jobs(connection, "overdue", &[age.as_bytes()]).await?)
@@ -284,6 +275,23 @@ impl Redis {
             return Ok(Vec::new());
         }
         self.jobs(connection, "claim", &arguments).await
+    }
+
+    /// Ends the leases of the jobs that a request names. Returns those that are unknown now.
+    async fn end_leases(
+        &self,
+        connection: &mut MultiplexedConnection,
+        request: &str,
+    ) -> Result<Vec<Job>> {
+        let mut unknown = Vec::new();
+        for mut job in self.jobs(connection, request, &[]).await? {
+            let waits = job.expire();
+            let delay = if waits { 0 } else { -1 };
+            if self.save(connection, &job, delay, false).await? && !waits {
+                unknown.push(job);
+            }
+        }
+        Ok(unknown)
     }
 
     async fn save(

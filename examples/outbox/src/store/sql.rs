@@ -206,7 +206,19 @@ where
                 self.renew(id).await?;
                 Answer::Done
             }
-            Request::Expire => Answer::Jobs(self.expire().await?),
+            Request::Expire => {
+                let now = self.now;
+                let wanted = "WHERE state IN ('running', 'handing-over') AND lease < $1 \
+                    ORDER BY id LIMIT 100";
+                let expired = self.jobs(wanted, |query| query.bind(now)).await?;
+                Answer::Jobs(self.end_leases(expired).await?)
+            }
+            Request::Release => {
+                let name = self.owner.name.clone();
+                let wanted = "WHERE state = 'running' AND owner = $1";
+                let claimed = self.jobs(wanted, |query| query.bind(name)).await?;
+                Answer::Jobs(self.end_leases(claimed).await?)
+            }
             Request::Overdue { max_age } => {
                 let before = self.now - max_age.as_millis() as i64;
                 let wanted = "WHERE state = 'waiting' AND since < $1 ORDER BY id LIMIT 100";
@@ -443,13 +455,10 @@ where
         Ok(())
     }
 
-    async fn expire(&mut self) -> Result<Vec<Job>> {
-        let now = self.now;
-        let wanted = "WHERE state IN ('running', 'handing-over') AND lease < $1 \
-            ORDER BY id LIMIT 100";
-        let expired = self.jobs(wanted, |query| query.bind(now)).await?;
+    /// Ends the leases of jobs. Returns those that are unknown now.
+    async fn end_leases(&mut self, jobs: Vec<Job>) -> Result<Vec<Job>> {
         let mut unknown = Vec::new();
-        for mut job in expired {
+        for mut job in jobs {
             let waits = job.expire();
             let change = Change {
                 delay: waits.then_some(std::time::Duration::ZERO),

@@ -27,6 +27,8 @@ use attempt::{Current, Ended, Sender};
 const POLL: Duration = Duration::from_millis(200);
 /// How often it is asked while it is lost.
 const STORE_LOST: Duration = Duration::from_secs(1);
+/// How long a store that is lost is waited for at the end.
+const STORE_LOST_AT_END: Duration = Duration::from_secs(5);
 /// How often expired leases are looked for, at least.
 const EXPIRY: Duration = Duration::from_secs(2);
 /// The longest pause.
@@ -317,19 +319,18 @@ impl Worker {
         let mut next_claim = Instant::now();
         loop {
             // What a signal interrupts here takes as long as a server or a store does not answer.
-            // Jobs that are claimed and not begun wait again when their lease has expired.
             let step = tokio::select! {
                 biased;
-                () = stop.wait() => {
-                    self.finish().await?;
-                    return Ok(0);
-                }
-                step = self.step(&mut next_claim) => step?,
+                () = stop.wait() => Ok(Some(0)),
+                step = self.step(&mut next_claim) => step,
             };
-            if let Some(exit_code) = step {
-                self.finish().await?;
-                return Ok(exit_code);
-            }
+            let exit_code = match step {
+                Ok(None) => continue,
+                Ok(Some(exit_code)) => Ok(exit_code),
+                Err(failure) => Err(failure),
+            };
+            let finished = self.finish().await;
+            return exit_code.and_then(|exit_code| finished.map(|()| exit_code));
         }
     }
 
@@ -449,22 +450,27 @@ impl Worker {
             None => Duration::from_secs(60),
         };
         let deadline = Instant::now() + limit;
+        let mut result = Ok(());
         loop {
             tokio::select! {
                 ended = self.running.join_next_with_id() => match ended {
-                    Some(ended) => self.ended(ended)?,
-                    None => return Ok(()),
+                    Some(ended) => result = result.and(self.ended(ended)),
+                    None => break,
                 },
                 () = sleep_until(deadline) => break,
             }
         }
         self.running.abort_all();
         while self.running.join_next().await.is_some() {}
-        for (_, current) in self.jobs.drain() {
-            let storing = self.sender.clone().abandon(current);
-            // A store that is lost now is not waited for: the lease expires.
-            let _ = timeout(Duration::from_secs(5), storing).await;
-        }
-        Ok(())
+        let returning = async {
+            for (_, current) in self.jobs.drain() {
+                self.sender.clone().abandon(current).await;
+            }
+            // A signal may have interrupted a claim.
+            let _ = self.sender.store.release().await;
+        };
+        // A store that is lost now is not waited for: the leases expire.
+        let _ = timeout(STORE_LOST_AT_END, returning).await;
+        result
     }
 }
