@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::extract::{DefaultBodyLimit, Form, Query, Request, State};
@@ -19,7 +19,7 @@ use crate::commands::change;
 use crate::failure::Failure;
 use crate::job::{self, Job, rfc3339};
 use crate::store::Store;
-use crate::worker::Tally;
+use crate::worker::{Obstacle, Tally};
 
 /// The number of jobs of each state on the page.
 const PAGE: usize = 100;
@@ -30,7 +30,7 @@ const HEALTH: Duration = Duration::from_secs(5);
 struct Shared {
     store: Store,
     tally: Arc<Tally>,
-    is_paused: Arc<AtomicBool>,
+    obstacle: Obstacle,
     address: SocketAddr,
     /// Without it, no request changes a job.
     token: String,
@@ -45,7 +45,7 @@ pub async fn start(
     address: &str,
     store: Store,
     tally: Arc<Tally>,
-    is_paused: Arc<AtomicBool>,
+    obstacle: Obstacle,
 ) -> Result<impl Future<Output = ()> + Send + 'static, Failure> {
     let address: SocketAddr = address.parse().map_err(|_| {
         Failure::request("--listen takes an IP address and a port")
@@ -61,7 +61,7 @@ pub async fn start(
     let shared = Arc::new(Shared {
         store,
         tally,
-        is_paused,
+        obstacle,
         address,
         token: token.iter().map(|byte| format!("{byte:02x}")).collect(),
     });
@@ -171,7 +171,7 @@ async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
         let number = number.load(Ordering::Relaxed);
         text += &format!("outbox_ended_total{{state=\"{state}\"}} {number}\n");
     }
-    let paused = u8::from(shared.is_paused.load(Ordering::Relaxed));
+    let paused = u8::from(shared.obstacle.get().is_some());
     text += &format!(
         "# HELP outbox_paused Whether the worker pauses, as no session can be had.\n\
          # TYPE outbox_paused gauge\noutbox_paused {paused}\n"

@@ -55,17 +55,21 @@ end
 
 -- Changes a job if it is at this revision. Returns whether it was changed.
 local function save(id, revision, state, scheduled, document, delay, needs_lease, task)
-    local found = redis.call("HMGET", job_key(id), "revision", "due", "since", "owner")
+    local found = redis.call("HMGET", job_key(id), "revision", "due", "since", "state")
+    local since = tonumber(found[3])
+    -- It waits anew.
+    if found[4] == "failed" or found[4] == "unknown" then since = now end
     if not found[1] or found[1] ~= revision then return 0 end
     local held = tonumber(redis.call("ZSCORE", "outbox:leases", id) or "0")
     if needs_lease == "1" and held <= now then return 0 end
     local due = tonumber(found[2])
     if tonumber(delay) >= 0 then due = now + tonumber(delay) end
     local leased = state == "running" or state == "handing-over"
-    index(id, state, due, scheduled, tonumber(found[3]), now + lease_millis, now)
+    index(id, state, due, scheduled, since, now + lease_millis, now)
     local next = int(tonumber(revision) + 1)
     redis.call("HSET", job_key(id), "revision", next, "state", state, "owner",
-        leased and worker or "", "due", int(due), "scheduled", scheduled, "document", document)
+        leased and worker or "", "due", int(due), "scheduled", scheduled, "since", int(since),
+        "document", document)
     if tonumber(delay) >= 0 then schedule(id, task, due) end
     if state == "sent" then
         redis.call("DEL", "outbox:pieces:" .. id)

@@ -5,8 +5,8 @@ mod attempt;
 
 use std::collections::HashMap;
 use std::io;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use envoi::tls::Trust;
@@ -88,11 +88,12 @@ pub async fn run(options: &Run) -> Result<u8, Failure> {
         store: store.clone(),
         settings: settings.clone(),
         tally: tally.clone(),
+        obstacle: Obstacle::default(),
     };
-    let is_paused = Arc::new(AtomicBool::new(false));
+    let obstacle = keeper.obstacle.clone();
     let mut tasks = JoinSet::new();
     if let Some(address) = &options.listen {
-        let listening = listen::start(address, store.clone(), tally.clone(), is_paused.clone());
+        let listening = listen::start(address, store.clone(), tally.clone(), obstacle.clone());
         tasks.spawn(listening.await?);
     }
     tasks.spawn(keeper.run());
@@ -107,7 +108,7 @@ pub async fn run(options: &Run) -> Result<u8, Failure> {
         running: JoinSet::new(),
         jobs: HashMap::new(),
         pause: Pause {
-            is_paused,
+            obstacle,
             ..Pause::default()
         },
     };
@@ -229,6 +230,7 @@ struct Keeper {
 
 impl Keeper {
     async fn run(self) {
+    obstacle: Obstacle,
         let interval = (self.settings.lease / 4).min(EXPIRY);
         let mut outage = Outage::default();
         loop {
@@ -249,8 +251,11 @@ impl Keeper {
             self.tally.count(job.state);
         }
         for mut job in self.store.overdue(self.settings.max_age).await? {
-            let reason = job.reason.take();
-            job.give_up(reason.unwrap_or_else(|| "it waited for longer than --max-age".to_owned()));
+            // A job that was not tried, and can be, is tried first.
+            let Some(reason) = job.reason.take().or_else(|| self.obstacle.get()) else {
+                continue;
+            };
+            job.give_up(format!("it waited for longer than --max-age: {reason}"));
             let state = job.state;
             if self.store.save(&job, Default::default()).await? {
                 self.tally.count(state);
@@ -264,10 +269,26 @@ impl Keeper {
 #[derive(Debug, Default)]
 struct Pause {
     length: Duration,
+/// Why the worker pauses, if it does.
+#[derive(Clone, Debug, Default)]
+pub struct Obstacle(Arc<Mutex<Option<String>>>);
+
+impl Obstacle {
+    pub fn get(&self) -> Option<String> {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    fn set(&self, reason: Option<String>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = reason;
+    }
+}
+
     until: Option<Instant>,
     refused_logins: u32,
-    /// For the metrics.
-    is_paused: Arc<AtomicBool>,
+    obstacle: Obstacle,
 }
 
 impl Pause {
@@ -281,7 +302,7 @@ impl Pause {
             length => (2 * length).min(LONGEST_PAUSE),
         };
         self.until = Some(Instant::now() + self.length);
-        self.is_paused.store(true, Ordering::Relaxed);
+        self.obstacle.set(Some(error.to_string()));
         match error.kind() {
             ErrorKind::Auth => self.refused_logins += 1,
             _ => self.refused_logins = 0,
@@ -430,7 +451,7 @@ impl Worker {
         self.pause.until = None;
         match self.sender.pool.get().await {
             Ok(_) => {
-                self.pause.is_paused.store(false, Ordering::Relaxed);
+                self.pause.obstacle.set(None);
                 Ok(())
             }
             Err(error) if matches!(error.kind(), ErrorKind::Config | ErrorKind::Request) => {

@@ -153,6 +153,30 @@ fn failed_jobs_are_retried(store: &TestStore) {
 }
 
 /// Each recipient is sent to once where the server takes fewer at a time.
+/// A job that failed for its age waits anew, and all of them have the last reason, tried or not.
+fn old_jobs_are_retried(store: &TestStore) {
+    let ids: Vec<String> = (0..3)
+        .map(|number| add(store, &[&format!("job{number}@example.com")], &[]))
+        .collect();
+    let options = ["--until-empty", "--max-age=2", "--connections=1"];
+    let ended = run(store, "smtp://127.0.0.1:1?tls=none", &options);
+    assert_eq!(ended.status.code(), Some(69), "{}", stderr(&ended));
+    let failed = list(store, "failed");
+    assert_eq!(failed.len(), 3);
+    for job in failed {
+        let reason = job["reason"].as_str().unwrap();
+        assert!(reason.contains("--max-age: no connection"), "{reason}");
+    }
+    for id in ids {
+        let retried = outbox(store, "retry").arg(id).output().unwrap();
+        assert!(retried.status.success(), "{}", stderr(&retried));
+    }
+    let healthy = Server::start(Faults::default());
+    let ended = run(store, &healthy.url(), &options);
+    assert_eq!(ended.status.code(), Some(0), "{}", stderr(&ended));
+    assert_eq!(status(store)["sent"], 3);
+}
+
 fn recipients_are_split(store: &TestStore) {
     for announces in [true, false] {
         let server = Server::start(Faults {
