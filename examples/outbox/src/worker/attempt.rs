@@ -124,7 +124,15 @@ impl Sender {
                 Ok(connection) => connection,
                 Err(error) => return self.no_session(&current, error).await,
             };
-            let places = first_transaction(&job, connection.capabilities().limits());
+            let offered = connection.capabilities();
+            // A message of several pieces is a stream, whose size the client does not know.
+            if let Some(limit) = offered.size_limit().filter(|limit| job.size > *limit) {
+                let size = job.size;
+                let reason =
+                    format!("the message has {size} bytes, and the server takes at most {limit}");
+                return self.fail(&current, reason).await;
+            }
+            let places = first_transaction(&job, offered.limits());
             let refusals = Refusals::default();
             let envelope = match job.envelope(&places) {
                 Ok(envelope) => envelope,
