@@ -292,6 +292,7 @@ impl Job {
     /// this is what is known of them.
     pub fn hand_over(&mut self, places: &[usize]) {
         self.state = State::HandingOver;
+        self.attempts += 1;
         for place in places {
             self.recipients[*place].outcome = Answer::Unknown;
         }

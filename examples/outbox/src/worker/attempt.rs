@@ -229,7 +229,10 @@ impl Sender {
         has_next: bool,
     ) -> Ended {
         let mut job = current.get();
-        job.attempts += 1;
+        // The hand-over counted it.
+        if job.state != State::HandingOver {
+            job.attempts += 1;
+        }
         let receipt = match &result {
             Ok(receipt) => Some(receipt),
             Err(error) => error.receipt(),
