@@ -164,7 +164,10 @@ impl Outage {
 fn endpoint(options: &Run, settings: &Settings) -> Result<Endpoint, Failure> {
     let mut endpoint = Endpoint::from_url(&options.url)?;
     if !options.trust.is_empty() {
-        endpoint = endpoint.trust(options.trust.iter().fold(Trust::empty(), Trust::path));
+        let trust = options.trust.iter().fold(Trust::empty(), Trust::path);
+        // The connections load it, too, but the first may come much later.
+        trust.load()?;
+        endpoint = endpoint.trust(trust);
     }
     if let Some(password) = password(options)? {
         endpoint = endpoint.password(password);
@@ -304,7 +307,7 @@ impl Pause {
         self.until = Some(Instant::now() + self.length);
         self.obstacle.set(Some(error.to_string()));
         match error.kind() {
-            ErrorKind::Auth => self.refused_logins += 1,
+            ErrorKind::Auth if !error.is_transient() => self.refused_logins += 1,
             _ => self.refused_logins = 0,
         }
         let mut message = format!(
