@@ -30,6 +30,8 @@ const DAY_MILLIS: i64 = 24 * 60 * 60 * 1000;
 pub const PIECE: usize = 512 * 1024;
 /// How long the store may take for a transaction.
 const ANSWER: Duration = Duration::from_secs(60);
+/// How long it may take to open the store.
+const OPENING: Duration = Duration::from_secs(30);
 /// The maximum number of requests in a transaction.
 const BATCH: usize = 64;
 
@@ -232,16 +234,21 @@ impl Store {
     /// of a store, or the tables are of a newer version.
     pub async fn open(url: &str, owner: Owner) -> Result<Store> {
         let scheme = url.split_once(':').map_or("", |(scheme, _)| scheme);
-        match scheme {
-            "sqlite" => Ok(Store::start(Sql::<sqlx::Sqlite>::open(url, owner).await?)),
-            "postgres" | "postgresql" => {
-                Ok(Store::start(Sql::<sqlx::Postgres>::open(url, owner).await?))
+        let opening = async {
+            match scheme {
+                "sqlite" => Ok(Store::start(Sql::<sqlx::Sqlite>::open(url, owner).await?)),
+                "postgres" | "postgresql" => {
+                    Ok(Store::start(Sql::<sqlx::Postgres>::open(url, owner).await?))
+                }
+                "redis" => Ok(Store::start(redis::Redis::open(url, owner).await?)),
+                _ => Err(StoreError::Config(
+                    "the URL of the store must begin with sqlite:, postgres:// or redis://"
+                        .to_owned(),
+                )),
             }
-            "redis" => Ok(Store::start(redis::Redis::open(url, owner).await?)),
-            _ => Err(StoreError::Config(
-                "the URL of the store must begin with sqlite:, postgres:// or redis://".to_owned(),
-            )),
-        }
+        };
+        let opened = timeout(OPENING, opening).await;
+        opened.unwrap_or_else(|_| Err(no_answer(OPENING)))
     }
 
     fn start(backend: impl Backend) -> Store {
@@ -408,8 +415,8 @@ impl Store {
     }
 }
 
-fn no_answer() -> StoreError {
-    StoreError::Lost(format!("it did not answer within {} s", ANSWER.as_secs()))
+fn no_answer(limit: Duration) -> StoreError {
+    StoreError::Lost(format!("it did not answer within {} s", limit.as_secs()))
 }
 
 fn unexpected(answer: &Answer) -> StoreError {
@@ -433,7 +440,7 @@ async fn serve(mut backend: impl Backend, mut waiting: mpsc::UnboundedReceiver<C
         let result = loop {
             // A request that is dropped takes its connection with it.
             let result = timeout(ANSWER, backend.run(&requests)).await;
-            match result.unwrap_or_else(|_| Err(no_answer())) {
+            match result.unwrap_or_else(|_| Err(no_answer(ANSWER))) {
                 Err(StoreError::Conflict(_)) if attempt < ATTEMPTS => attempt += 1,
                 result => break result,
             }

@@ -11,12 +11,15 @@ use apalis_sqlite::{Config, SqliteStorage, queries};
 use rustix::fs::{FlockOperation, flock};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{ConnectOptions, Connection, Executor, Row, Sqlite, SqliteConnection};
+use tokio::time::sleep;
 
 use super::sql::{Engine, failure};
 use super::{QUEUE, Result, StoreError, VERSION};
 
 /// The time to wait for the transactions of other processes.
 const BUSY: Duration = Duration::from_secs(30);
+/// How often a lock that another process holds is tried.
+const LOCKED: Duration = Duration::from_millis(10);
 
 const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS outbox_version (version BIGINT NOT NULL);
@@ -50,7 +53,7 @@ impl Engine for Sqlite {
     async fn open(url: &str) -> Result<SqliteConnection> {
         let path = url.trim_start_matches("sqlite:");
         let path = Path::new(path.strip_prefix("//").unwrap_or(path));
-        if path.as_os_str().is_empty() {
+        if path.as_os_str().is_empty() || path == Path::new(":memory:") {
             let message = "the URL of the store names no file: give sqlite:FILE";
             return Err(StoreError::Config(message.to_owned()));
         }
@@ -66,7 +69,7 @@ impl Engine for Sqlite {
         }
         let failed = |error: sqlx::Error| failure::<Sqlite>(&error);
         // The journal mode and the tables are made by one process at a time.
-        let lock = lock(path).map_err(|error| unusable(path, &error))?;
+        let lock = lock(path).await.map_err(|error| unusable(path, &error))?;
         let mut connection = options.connect().await.map_err(failed)?;
         if version(&mut connection).await? != Some(VERSION) {
             migrate(&mut connection, options).await?;
@@ -138,12 +141,17 @@ fn private(path: &Path) -> std::io::Result<File> {
 }
 
 /// Holds a lock, beside the database, until it is dropped.
-fn lock(path: &Path) -> std::io::Result<File> {
+async fn lock(path: &Path) -> std::io::Result<File> {
     let mut name = path.as_os_str().to_owned();
     name.push(".lock");
     let file = private(Path::new(&name))?;
-    flock(&file, FlockOperation::LockExclusive)?;
-    Ok(file)
+    // A process that is stopped may hold it: waiting for it must end with the caller's patience.
+    loop {
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Err(rustix::io::Errno::WOULDBLOCK) => sleep(LOCKED).await,
+            locked => return Ok(locked.map(|()| file)?),
+        }
+    }
 }
 
 /// The version of the tables, `None` if there are none.

@@ -123,13 +123,14 @@ pub async fn run(options: &Run) -> Result<u8, Failure> {
 async fn open(url: &str, owner: Owner) -> Result<Store, Failure> {
     let mut outage = Outage::default();
     loop {
-        let opened = Store::open(url, owner.clone()).await;
-        match opened {
-            Ok(store) => {
-                store.register().await?;
-                store.sweep().await?;
-                return Ok(store);
-            }
+        let opened = async {
+            let store = Store::open(url, owner.clone()).await?;
+            store.register().await?;
+            store.sweep().await?;
+            Ok::<_, StoreError>(store)
+        };
+        match opened.await {
+            Ok(store) => return Ok(store),
             Err(error) if error.is_transient() => outage.wait(&error).await,
             Err(error) => return Err(error.into()),
         }
