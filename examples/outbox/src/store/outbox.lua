@@ -48,7 +48,6 @@ local function schedule(id, task, due)
 end
 
 local function forget_task(task)
-    redis.call("SREM", keys.inflight .. ":" .. worker, task)
     redis.call("HDEL", keys.data, task)
     redis.call("DEL", keys.meta .. ":" .. task)
 end
@@ -56,10 +55,10 @@ end
 -- Changes a job if it is at this revision. Returns whether it was changed.
 local function save(id, revision, state, scheduled, document, delay, needs_lease, task)
     local found = redis.call("HMGET", job_key(id), "revision", "due", "since", "state")
+    if not found[1] or found[1] ~= revision then return 0 end
     local since = tonumber(found[3])
     -- It waits anew.
     if found[4] == "failed" or found[4] == "unknown" then since = now end
-    if not found[1] or found[1] ~= revision then return 0 end
     local held = tonumber(redis.call("ZSCORE", "outbox:leases", id) or "0")
     if needs_lease == "1" and held <= now then return 0 end
     local due = tonumber(found[2])
@@ -111,8 +110,17 @@ function requests.add(id, document, at, key, digest, task, has_bytes, bytes)
     return {}
 end
 
--- Moves tasks that are due by this clock to apalis's list, and returns the tasks that a worker took
--- and did not claim before it was killed.
+-- Returns the tasks that a worker took, and did not claim, to apalis's list.
+local function return_tasks(name)
+    local inflight = keys.inflight .. ":" .. name
+    for _, task in ipairs(redis.call("SMEMBERS", inflight)) do
+        redis.call("RPUSH", keys.active, task)
+    end
+    redis.call("DEL", inflight)
+end
+
+-- Moves tasks that are due by this clock to apalis's list, and returns those that were taken and not
+-- claimed: by this worker, which lost its connection between the two, or by one that was killed.
 function requests.promote()
     local due
     repeat
@@ -122,14 +130,11 @@ function requests.promote()
             redis.call("ZREM", keys.scheduled, unpack(due))
         end
     until #due < 500
+    return_tasks(worker)
     requests.register()
     local gone = redis.call("ZRANGEBYSCORE", "outbox:workers", "-inf", "(" .. int(now))
     for _, name in ipairs(gone) do
-        local inflight = keys.inflight .. ":" .. name
-        for _, task in ipairs(redis.call("SMEMBERS", inflight)) do
-            redis.call("RPUSH", keys.active, task)
-        end
-        redis.call("DEL", inflight)
+        return_tasks(name)
         redis.call("ZREM", "outbox:workers", name)
     end
     return 1
@@ -142,9 +147,10 @@ function requests.claim(...)
     for i = 1, #arguments, 2 do
         local task, id = arguments[i], arguments[i + 1]
         local job = read(id)
-        if job and job[3] == "waiting" and tonumber(job[4]) > now then
+        if redis.call("SREM", keys.inflight .. ":" .. worker, task) == 0 then
+            -- This worker was stopped meanwhile, and the task was returned.
+        elseif job and job[3] == "waiting" and tonumber(job[4]) > now then
             -- The clock of this worker is ahead.
-            redis.call("SREM", keys.inflight .. ":" .. worker, task)
             redis.call("ZADD", keys.scheduled, int(math.ceil(tonumber(job[4]) / 1000)), task)
         else
             forget_task(task)

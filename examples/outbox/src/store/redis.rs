@@ -43,6 +43,7 @@ impl Redis {
     }
 
     async fn connect(&self) -> Result<MultiplexedConnection> {
+        const KEY: &str = "outbox:version";
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(Duration::from_secs(5)))
             .set_response_timeout(Some(ANSWER));
@@ -50,17 +51,19 @@ impl Redis {
             .client
             .get_multiplexed_async_connection_with_config(&config);
         let mut connection = connecting.await.map_err(|error| failure(&error))?;
-        let version: (bool, i64) = redis::pipe()
-            .cmd("SETNX")
-            .arg("outbox:version")
-            .arg(VERSION)
-            .cmd("GET")
-            .arg("outbox:version")
+        let asking = redis::cmd("GET").arg(KEY).take();
+        let version: Option<i64> = asking
             .query_async(&mut connection)
             .await
             .map_err(|error| failure(&error))?;
-        if version.1 > VERSION {
-            return Err(super::newer(version.1));
+        match version {
+            Some(newer) if newer > VERSION => return Err(super::newer(newer)),
+            Some(_) => {}
+            None => {
+                let setting = redis::cmd("SETNX").arg(KEY).arg(VERSION).take();
+                let set = setting.query_async::<()>(&mut connection);
+                set.await.map_err(|error| failure(&error))?;
+            }
         }
         Ok(connection)
     }
@@ -248,8 +251,8 @@ impl Redis {
         })
     }
 
-    /// A worker that is killed between the two calls leaves tasks in apalis's set of this worker,
-    /// from which `promote` takes them.
+    /// A worker that is killed, or that loses its connection, between the two calls leaves tasks in
+    /// apalis's set of this worker, from which `promote` takes them.
     async fn claim(
         &self,
         connection: &mut MultiplexedConnection,
@@ -346,6 +349,7 @@ fn failure(error: &RedisError) -> StoreError {
         ErrorKind::Server(ServerErrorKind::BusyLoading | ServerErrorKind::TryAgain) => {
             StoreError::Lost(message)
         }
+        _ if error.code() == Some("NOAUTH") => StoreError::Config(message),
         ErrorKind::AuthenticationFailed => StoreError::Config(message),
         _ => StoreError::Unusable(message),
     }
