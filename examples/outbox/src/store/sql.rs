@@ -397,6 +397,11 @@ where
             let Some(mut job) = found.into_iter().find(|job| job.state == State::Waiting) else {
                 continue;
             };
+            // The task is of an earlier schedule, before the job failed or was unknown.
+            if job.due > self.now {
+                self.schedule(&job.id, job.due).await?;
+                continue;
+            }
             job.state = State::Running;
             job.is_scheduled = false;
             if self.save(&job, &Change::default()).await? {
@@ -421,14 +426,14 @@ where
         };
         let ended = if job.state.is_final() { self.now } else { 0 };
         let least = if change.needs_lease { self.now } else { -1 };
+        let now = self.now;
+        // A job that failed or was unknown waits anew.
         let statement = "UPDATE outbox_jobs SET revision = revision + 1, state = $1, owner = $2, \
             lease = $3, due = $4, scheduled = $5, ended = $6, document = $7, \
             since = CASE WHEN state IN ('failed', 'unknown') THEN $8 ELSE since END \
             WHERE id = $9 AND revision = $10 AND lease > $11";
         let (state, scheduled) = (job.state.as_str(), i64::from(job.is_scheduled));
         let (id, revision, document) = (job.id.clone(), job.revision, document(job)?);
-        let now = self.now;
-        // A job that failed or was unknown waits anew.
         let saved = self
             .execute(statement, |query| {
                 let query = query.bind(state).bind(owner).bind(lease).bind(due);
