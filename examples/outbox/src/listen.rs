@@ -106,8 +106,9 @@ async fn protect(State(shared): State<Arc<Shared>>, request: Request, next: Next
     response
 }
 
-/// The host must be an address or `localhost`, as another name may be anyone's, with this port; the
-/// origin, if there is one, the same.
+/// The host must be the address that is listened on (any, where that is unspecified) or
+/// `localhost`, as another name may be anyone's, with this port; the origin, if there is one, the
+/// same.
 fn is_allowed(headers: &HeaderMap, address: SocketAddr) -> bool {
     let text = |name| {
         headers
@@ -117,13 +118,22 @@ fn is_allowed(headers: &HeaderMap, address: SocketAddr) -> bool {
     let Some(host) = text(header::HOST) else {
         return false;
     };
-    let is_own = match host.parse::<SocketAddr>() {
-        Ok(named) => named.port() == address.port(),
-        Err(_) => {
-            let (name, port) = host.rsplit_once(':').unwrap_or((host, "80"));
-            let name = name.trim_start_matches('[').trim_end_matches(']');
-            let is_known = name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok();
-            is_known && port.parse() == Ok(address.port())
+    let is_own = |named: SocketAddr| {
+        let is_known = named.ip() == address.ip() || address.ip().is_unspecified();
+        is_known && named.port() == address.port()
+    };
+    // Without a port, it is 80.
+    let is_own = match (host.parse::<SocketAddr>(), host.rsplit_once(':')) {
+        (Ok(named), _) => is_own(named),
+        (_, Some((name, port))) if name.eq_ignore_ascii_case("localhost") => {
+            port.parse() == Ok(address.port())
+        }
+        _ => {
+            let name = host.trim_start_matches('[').trim_end_matches(']');
+            match name.parse::<IpAddr>() {
+                Ok(named) => is_own((named, 80).into()),
+                Err(_) => name.eq_ignore_ascii_case("localhost") && address.port() == 80,
+            }
         }
     };
     let origin = text(header::ORIGIN);
