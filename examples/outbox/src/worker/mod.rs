@@ -230,11 +230,11 @@ struct Keeper {
     store: Store,
     settings: Settings,
     tally: Arc<Tally>,
+    obstacle: Obstacle,
 }
 
 impl Keeper {
     async fn run(self) {
-    obstacle: Obstacle,
         let interval = (self.settings.lease / 4).min(EXPIRY);
         let mut outage = Outage::default();
         loop {
@@ -269,10 +269,6 @@ impl Keeper {
     }
 }
 
-/// Pauses, each twice as long as the one before, until an attempt reaches the server.
-#[derive(Debug, Default)]
-struct Pause {
-    length: Duration,
 /// Why the worker pauses, if it does.
 #[derive(Clone, Debug, Default)]
 pub struct Obstacle(Arc<Mutex<Option<String>>>);
@@ -290,6 +286,10 @@ impl Obstacle {
     }
 }
 
+/// Pauses, each twice as long as the one before, until an attempt reaches the server.
+#[derive(Debug, Default)]
+struct Pause {
+    length: Duration,
     until: Option<Instant>,
     refused_logins: u32,
     obstacle: Obstacle,

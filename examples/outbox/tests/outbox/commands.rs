@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Stdio};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use crate::program::{add, list, message, outbox, run, start, status, stderr, stdout};
 use crate::server::{Faults, Server};
 use crate::stores::TestStore;
+use crate::survival::add_jobs;
 
 const TO: [&str; 1] = ["job@example.com"];
 const QUICK: [&str; 3] = ["--until-empty", "--backoff=0.1", "--timeout=5"];
@@ -152,7 +153,6 @@ fn failed_jobs_are_retried(store: &TestStore) {
     assert_eq!(list(store, "sent")[0]["id"], *id);
 }
 
-/// Each recipient is sent to once where the server takes fewer at a time.
 /// A job that failed for its age waits anew, and all of them have the last reason, tried or not.
 fn old_jobs_are_retried(store: &TestStore) {
     let ids: Vec<String> = (0..3)
@@ -177,6 +177,7 @@ fn old_jobs_are_retried(store: &TestStore) {
     assert_eq!(status(store)["sent"], 3);
 }
 
+/// Each recipient is sent to once where the server takes fewer at a time.
 fn recipients_are_split(store: &TestStore) {
     for announces in [true, false] {
         let server = Server::start(Faults {
@@ -273,6 +274,75 @@ fn large_messages_are_streamed(store: &TestStore) {
     assert_eq!(server.seen()["job"].bytes, text.len());
 }
 
+/// Tables of a newer version are left alone.
+fn newer_tables_are_refused(store: &TestStore) {
+    add(store, &TO, &[]);
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(store.make_newer());
+    let server = Server::start(Faults::default());
+    let refused = [
+        outbox(store, "status").output().unwrap(),
+        run(store, &server.url(), &QUICK),
+    ];
+    for refused in refused {
+        assert_eq!(refused.status.code(), Some(78), "{}", stderr(&refused));
+        assert!(
+            stderr(&refused).contains("newer version"),
+            "{}",
+            stderr(&refused)
+        );
+    }
+    assert_eq!(server.accepted(), 0);
+}
+
+/// SIGTERM leaves no job running, whatever the worker is doing.
+fn sigterm_returns_claimed_jobs(store: &TestStore) {
+    const JOBS: usize = 80;
+    let server = Server::start(Faults {
+        delay: Duration::from_millis(2),
+        ..Faults::default()
+    });
+    add_jobs(store, JOBS, 0);
+    for part in 1..8 {
+        let worker = start(store, &server.url(), &["--connections=8"]);
+        while server.accepted() < part * JOBS / 8 {
+            thread::sleep(Duration::from_millis(1));
+        }
+        terminate(&worker);
+        let ended = worker.wait_with_output().unwrap();
+        assert_eq!(ended.status.code(), Some(0), "{}", stderr(&ended));
+        assert_eq!(status(store)["running"], 0);
+    }
+    assert_eq!(run(store, &server.url(), &QUICK).status.code(), Some(0));
+    assert_eq!(server.accepted(), JOBS);
+}
+
+/// A job whose worker is killed after the hand-over is unknown, and the attempt counts.
+fn killed_workers_leave_unknown_jobs(store: &TestStore) {
+    let server = Server::start(Faults {
+        delay: Duration::from_secs(60),
+        ..Faults::default()
+    });
+    add(store, &TO, &[]);
+    let mut worker = start(store, &server.url(), &["--lease=1"]);
+    let is_handed_over = || {
+        let running = list(store, "running");
+        running.first().is_some_and(|job| job["attempts"] == 1)
+    };
+    while !is_handed_over() {
+        thread::sleep(Duration::from_millis(5));
+    }
+    worker.kill().unwrap();
+    worker.wait().unwrap();
+    let mut options = QUICK.to_vec();
+    options.push("--lease=1");
+    assert_eq!(run(store, &server.url(), &options).status.code(), Some(79));
+    let unknown = list(store, "unknown").remove(0);
+    assert_eq!(unknown["attempts"], 1);
+    assert_eq!(unknown["recipients"][0]["outcome"], "unknown");
+    assert!(unknown["reason"].is_string(), "{unknown}");
+}
+
 macro_rules! on_each_store {
     ($($check:ident),*) => {
         mod sqlite {
@@ -308,8 +378,124 @@ on_each_store!(
     refused_groups_back_off,
     jobs_wait_for_their_time,
     purge_keeps_keys,
-    large_messages_are_streamed
+    large_messages_are_streamed,
+    old_jobs_are_retried,
+    newer_tables_are_refused,
+    sigterm_returns_claimed_jobs,
+    killed_workers_leave_unknown_jobs
 );
+
+/// A task that a living worker took, and whose claim was lost with the connection, is returned.
+#[test]
+#[ignore = "needs Redis"]
+fn lost_claims_are_returned() {
+    let store = TestStore::redis();
+    let server = Server::start(Faults::default());
+    let id = add(&store, &TO, &["--at=2099-01-01T00:00:00Z"]);
+    let mut worker = start(&store, &server.url(), &[]);
+    let take = "local task = redis.call('ZRANGE', 'outbox:scheduled', 0, 0)[1] \
+        local worker = redis.call('ZRANGE', 'outbox:workers', 0, 0)[1] \
+        if not worker then return 0 end \
+        redis.call('ZREM', 'outbox:scheduled', task) \
+        redis.call('SADD', 'outbox:inflight:' .. worker, task) \
+        redis.call('HSET', 'outbox:job:' .. ARGV[1], 'due', 0) \
+        return 1";
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let take = ["EVAL", take, "0", id.as_str()];
+    while runtime.block_on(store.redis_command::<i64>(&take)) == 0 {
+        thread::sleep(Duration::from_millis(5));
+    }
+    while status(&store)["sent"] == 0 {
+        assert!(worker.try_wait().unwrap().is_none());
+        thread::sleep(Duration::from_millis(5));
+    }
+    worker.kill().unwrap();
+    worker.wait().unwrap();
+    assert_eq!(server.accepted(), 1);
+}
+
+/// A password that Redis wants is a matter of the configuration.
+#[test]
+#[ignore = "needs Redis"]
+fn a_missing_password_of_redis_is_named() {
+    let store = TestStore::redis();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let set = ["CONFIG", "SET", "requirepass", "s3cret"];
+    let () = runtime.block_on(store.redis_command(&set));
+    let refused = outbox(&store, "status").output().unwrap();
+    assert_eq!(refused.status.code(), Some(78), "{}", stderr(&refused));
+}
+
+/// A message that is larger than the server takes fails without a byte of it, also in pieces.
+#[test]
+fn messages_that_are_too_large_fail_at_once() {
+    let store = TestStore::sqlite();
+    let server = Server::start(Faults {
+        size: Some(1_000_000),
+        ..Faults::default()
+    });
+    let path = store.folder().join("large.eml");
+    let text = String::from("Subject: Large\r\n\r\n") + &"0123456789\r\n".repeat(90_000);
+    std::fs::write(&path, &text).unwrap();
+    let added = outbox(&store, "add")
+        .args(["--from=<>", "--to=job@example.com", "--message"])
+        .arg(path)
+        .output()
+        .unwrap();
+    assert!(added.status.success(), "{}", stderr(&added));
+    assert_eq!(run(&store, &server.url(), &QUICK).status.code(), Some(69));
+    let failed = list(&store, "failed");
+    let reason = failed[0]["reason"].as_str().unwrap();
+    assert!(reason.contains("at most 1000000"), "{reason}");
+    assert_eq!(server.seen().len(), 0);
+}
+
+/// A full disk ends the commands with 74, and nothing is sent that cannot be recorded.
+#[test]
+#[ignore = "mounts a file system in a namespace of its own"]
+fn a_full_disk_is_named() {
+    let store = TestStore::sqlite();
+    let server = Server::start(Faults::default());
+    let script = "
+        mount -t tmpfs -o size=2m tmpfs $FOLDER
+        store=sqlite:$FOLDER/mail.db
+        add() { $OUTBOX add --store $store --from a@example.org --to job@example.com --message -; }
+        send() { $OUTBOX run --store $store --url $SERVER --until-empty; }
+        printf 'Subject: Test\r\n\r\nHello.\r\n' | add || exit 1
+        cat /dev/zero >$FOLDER/fill && exit 1
+        head -c 100000 /dev/zero | tr '\\0' x | add; echo add $?
+        send; echo full $?
+        rm $FOLDER/fill
+        send; echo empty $?
+        rm -r $FOLDER/*
+        cat /dev/zero >$FOLDER/fill && exit 1
+        printf 'Subject: Test\r\n\r\nHello.\r\n' | add; echo new $?
+    ";
+    let ended = std::process::Command::new("unshare")
+        .args(["--map-root-user", "--mount", "sh", "-uc", script])
+        .env("FOLDER", store.folder())
+        .env("OUTBOX", env!("CARGO_BIN_EXE_outbox"))
+        .env("SERVER", server.url())
+        .output()
+        .unwrap();
+    let codes = stdout(&ended);
+    let codes: Vec<&str> = codes.lines().skip(1).collect();
+    assert_eq!(
+        codes,
+        ["add 74", "full 74", "empty 0", "new 74"],
+        "{}",
+        stderr(&ended)
+    );
+    let said = stderr(&ended);
+    let reports = said.lines().filter(|line| line.starts_with("outbox: "));
+    for report in reports {
+        assert!(
+            report.contains("disk is full") || report.contains("No space left"),
+            "{report}"
+        );
+    }
+    assert_eq!(server.accepted(), 1);
+}
 
 /// Processes that add at the same time create the file together, for this user alone.
 #[test]
@@ -347,7 +533,7 @@ fn failures_have_exit_codes() {
     let store = TestStore::sqlite();
     let path = message(&store);
     let path = path.to_str().unwrap();
-    let cases: [(i32, &[&str]); 10] = [
+    let cases: [(i32, &[&str]); 11] = [
         (64, &["frobnicate", "redis://:s3cret@localhost"]),
         (64, &["status", "redis://:s3cret@localhost"]),
         (
@@ -379,6 +565,15 @@ fn failures_have_exit_codes() {
             ],
         ),
         (64, &["run", "--url=smtp://u:s3cret@host?colour=blue"]),
+        (
+            78,
+            &[
+                "run",
+                "--until-empty",
+                "--url=smtp://host",
+                "--trust=/nonexistent",
+            ],
+        ),
     ];
     for (code, arguments) in cases {
         let output = outbox(&store, arguments[0])
@@ -396,6 +591,7 @@ fn failures_have_exit_codes() {
     }
     let stores = [
         (78, "mysql://:s3cret@localhost"),
+        (78, "sqlite::memory:"),
         (78, "postgres://:s3cret@localhost:bad/port"),
         (74, "redis://:s3cret@127.0.0.1:1"),
         (74, "postgres://u:s3cret@127.0.0.1:1/outbox"),
@@ -459,7 +655,7 @@ fn jobs_do_not_wait_for_ever() {
 fn a_refused_login_ends_the_run() {
     let store = TestStore::sqlite();
     let server = Server::start(Faults {
-        refuses_login: true,
+        login: Some("535 5.7.8 Authentication failed\r\n"),
         ..Faults::default()
     });
     add(&store, &TO, &[]);
@@ -481,6 +677,64 @@ fn a_refused_login_ends_the_run() {
     }
     let is_password = |part: &[u8]| part == b"s3cret";
     assert!(!stored.windows(6).any(is_password));
+}
+
+/// A server that cannot check logins for the moment is waited for, as one that is absent.
+#[test]
+fn a_deferred_login_is_waited_for() {
+    let store = TestStore::sqlite();
+    let server = Server::start(Faults {
+        login: Some("454 4.7.0 Temporary authentication failure\r\n"),
+        ..Faults::default()
+    });
+    add(&store, &TO, &[]);
+    let url = server.url().replace("smtp://", "smtp://alice:pw@") + "&auth-in-clear=yes";
+    let mut worker = start(&store, &url, &["--until-empty"]);
+    let reports = BufReader::new(worker.stderr.take().unwrap()).lines();
+    let pauses = reports
+        .map(Result::unwrap)
+        .filter(|line| line.contains("454"));
+    // Refused for good, it would end after the third.
+    assert_eq!(pauses.take(4).count(), 4);
+    worker.kill().unwrap();
+    worker.wait().unwrap();
+}
+
+/// SIGTERM ends a worker whose server is silent within the time limits: before the hand-over the
+/// job waits again, after it, it is unknown.
+#[test]
+fn sigterm_does_not_wait_for_a_silent_server() {
+    let store = TestStore::sqlite();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    add(&store, &["one@example.com"], &[]);
+    let url = format!("smtp://127.0.0.1:{port}?tls=none");
+    let worker = start(&store, &url, &["--timeout=1"]);
+    let silent = listener.accept().unwrap();
+    terminate(&worker);
+    let begun = Instant::now();
+    let ended = worker.wait_with_output().unwrap();
+    assert_eq!(ended.status.code(), Some(0), "{}", stderr(&ended));
+    assert!(begun.elapsed() < Duration::from_secs(10));
+    drop(silent);
+    let counts = json!({"waiting": 1, "running": 0, "sent": 0, "failed": 0, "unknown": 0});
+    assert_eq!(status(&store), counts);
+
+    let server = Server::start(Faults {
+        delay: Duration::from_secs(60),
+        ..Faults::default()
+    });
+    let worker = start(&store, &server.url(), &["--timeout=1"]);
+    while !server.seen().contains_key("one") {
+        thread::sleep(Duration::from_millis(1));
+    }
+    terminate(&worker);
+    let begun = Instant::now();
+    let ended = worker.wait_with_output().unwrap();
+    assert_eq!(ended.status.code(), Some(0), "{}", stderr(&ended));
+    assert!(begun.elapsed() < Duration::from_secs(10));
+    let counts = json!({"waiting": 0, "running": 0, "sent": 0, "failed": 0, "unknown": 1});
+    assert_eq!(status(&store), counts);
 }
 
 /// SIGTERM lets the running job end, and begins no other.

@@ -101,6 +101,9 @@ fn other_sites_are_refused() {
         format!("Host: evil.example:{port}\r\n"),
         format!("Host: {port}\r\n"),
         "Host: 127.0.0.1:1\r\n".to_owned(),
+        format!("Host: 192.0.2.1:{port}\r\n"),
+        format!("Host: [::1]:{port}\r\n"),
+        "Host: localhost\r\n".to_owned(),
         format!("Host: {host}\r\nOrigin: http://evil.example\r\n"),
         format!("Host: {host}\r\nOrigin: null\r\n"),
     ] {

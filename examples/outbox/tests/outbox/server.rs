@@ -35,8 +35,10 @@ pub struct Faults {
     pub recipients: Option<usize>,
     /// The maximum is announced (LIMITS, RFC 9422); otherwise it shows as 452.
     pub announces: bool,
-    /// Every login is refused.
-    pub refuses_login: bool,
+    /// The maximum size of a message, which is announced.
+    pub size: Option<usize>,
+    /// The reply to every login.
+    pub login: Option<&'static str>,
 }
 
 #[derive(Clone)]
@@ -116,8 +118,11 @@ impl Server {
         if self.faults.announces {
             hello += &format!("250-LIMITS RCPTMAX={max}\r\n");
         }
-        if self.faults.refuses_login {
+        if self.faults.login.is_some() {
             hello += "250-AUTH PLAIN\r\n";
+        }
+        if let Some(size) = self.faults.size {
+            hello += &format!("250-SIZE {size}\r\n");
         }
         hello += "250 8BITMIME\r\n";
         let mut jobs = Vec::new();
@@ -131,7 +136,7 @@ impl Server {
             let command = text.to_ascii_uppercase();
             let reply: &[u8] = match command.get(..4).unwrap_or_default() {
                 "EHLO" => hello.as_bytes(),
-                "AUTH" => b"535 5.7.8 Authentication failed\r\n",
+                "AUTH" => self.faults.login.unwrap_or_default().as_bytes(),
                 "MAIL" => {
                     *last = None;
                     jobs.clear();

@@ -6,6 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use sqlx::{Connection as _, Executor as _};
 use tempfile::TempDir;
 
 /// A store in a temporary folder.
@@ -86,6 +87,34 @@ impl TestStore {
             Server::None => 0,
             Server::Postgres { port, .. } | Server::Redis { port, .. } => port,
         }
+    }
+
+    /// Makes the tables those of a newer version of the program.
+    pub async fn make_newer(&self) {
+        let statement = "UPDATE outbox_version SET version = version + 1";
+        match &self.server {
+            Server::None => {
+                let mut connection = sqlx::SqliteConnection::connect(&self.url()).await.unwrap();
+                connection.execute(statement).await.unwrap();
+            }
+            Server::Postgres { .. } => {
+                let mut connection = sqlx::PgConnection::connect(&self.url()).await.unwrap();
+                connection.execute(statement).await.unwrap();
+            }
+            Server::Redis { .. } => {
+                let () = self.redis_command(&["INCR", "outbox:version"]).await;
+            }
+        }
+    }
+
+    /// Sends a command to the Redis server.
+    pub async fn redis_command<T: redis::FromRedisValue>(&self, command: &[&str]) -> T {
+        let client = redis::Client::open(self.url()).unwrap();
+        let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+        let (name, arguments) = command.split_first().unwrap();
+        let mut command = redis::cmd(name);
+        command.arg(arguments);
+        command.query_async(&mut connection).await.unwrap()
     }
 
     /// Crashes the server of the store, and starts it again.
