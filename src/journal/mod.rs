@@ -166,9 +166,11 @@ impl JournalState {
 fn is_of_message(error: &Error) -> bool {
     match error.kind() {
         ErrorKind::Refused => error.phase().is_of_message(),
-        // Before a session begins, a message that is not valid has no receipt. A setting that is not
-        // valid has the one of each message that cannot be sent.
-        ErrorKind::Request if error.phase() == Phase::Setup => error.receipt().is_none(),
+        // A message that is not valid has no recipients yet. A setting of the endpoint that is not
+        // valid concerns those of all messages.
+        ErrorKind::Request if error.phase() == Phase::Setup => error
+            .receipt()
+            .is_none_or(|receipt| receipt.recipients.is_empty()),
         ErrorKind::Request | ErrorKind::Unsupported => {
             error.phase() == Phase::Setup || error.phase().is_of_message()
         }

@@ -6,12 +6,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use envoi::testing::{Builder, Fault, Server, Step};
+#[cfg(feature = "journal")]
+use envoi::{Address, Envelope, Journal, JournalError, JournalState};
 use envoi::{
     Attachment, BulkConfig, Client, Endpoint, ErrorKind, Message, Outcome, Pool, PoolConfig,
     SendWindow,
 };
-#[cfg(feature = "journal")]
-use envoi::{Journal, JournalError, JournalState};
 use futures::FutureExt as _;
 use futures::stream::{self, Stream, StreamExt as _};
 use tokio::sync::mpsc;
@@ -429,5 +429,45 @@ async fn a_mailing_with_a_journal_sends_nothing_twice() {
         let is_in_doubt = last.contains(" in-doubt ");
         assert!(received.contains(&to) || is_in_doubt, "{to}: {last}");
         assert!(is_in_doubt || last.contains(" sent "), "{to}: {last}");
+    }
+}
+
+/// The state of an outcome is refused only for what concerns the message, by each way to send it.
+#[cfg(feature = "journal")]
+#[tokio::test]
+async fn a_state_tells_the_message_from_its_endpoint() {
+    let invalid = || {
+        let addresses = ["a@example.org", "b@example.com"].map(|text| Address::new(text).unwrap());
+        let [from, to] = addresses;
+        let envelope = Envelope::new(from, [to]).unwrap();
+        Message::raw("Subject: a\nSubject: b\n\nHi.\n").envelope(envelope)
+    };
+    let of = |outcome: Option<envoi::Result<envoi::Receipt>>| JournalState::of(&outcome.unwrap());
+    let server = start(Server::builder()).await;
+    let refused =
+        start(Server::builder().fault(Fault::reply(Step::Greeting, "554 Not here"))).await;
+    let good = Endpoint::from_url(&server.url()).unwrap();
+    let refused = Endpoint::from_url(&refused.url()).unwrap();
+    let no_host = Endpoint::new("not a host");
+    let login = start(Server::builder().login("me", "secret").auth_in_clear(true)).await;
+    let nul = Endpoint::from_url(&login.url()).unwrap().user("m\0e");
+    for (endpoint, is_valid, expected) in [
+        (&good, true, JournalState::Sent),
+        (&good, false, JournalState::Refused),
+        (&refused, true, JournalState::NotSent),
+        (&no_host, true, JournalState::NotSent),
+        (&nul, true, JournalState::NotSent),
+    ] {
+        let message = || if is_valid { message(1) } else { invalid() };
+        let client = Client::new(endpoint.clone());
+        assert_eq!(of(Some(client.send(message()).await)), expected);
+        let pool = client.pool(2);
+        assert_eq!(of(Some(pool.send(message()).await)), expected);
+        let mut outcomes = pin!(pool.send_all(stream::iter([message()])));
+        assert_eq!(of(outcomes.next().await), expected);
+        if let Ok(mut connection) = client.connect().await {
+            let mut outcomes = pin!(connection.send_all(stream::iter([message()])));
+            assert_eq!(of(outcomes.next().await), expected);
+        }
     }
 }
