@@ -148,7 +148,9 @@ impl DkimKey {
 
     /// Uses a key of the program's own cryptography: of another provider
     /// ([`KeyProvider::load_private_key`](crate::tls::rustls::crypto::KeyProvider)), or in a
-    /// hardware module or a key service. Its signer is called on a thread that may block.
+    /// hardware module or a key service. Its signer is called on a thread that may block. If it
+    /// fails, the message is not sent, with [`ErrorKind::Config`], which is not retried: a signer
+    /// of a service that may be away for a moment retries by itself.
     ///
     /// # Errors
     ///

@@ -12,9 +12,10 @@ const MAX_NAME: usize = 253;
 /// The maximum length of a label in bytes (RFC 1035, 2.3.4).
 const MAX_LABEL: usize = 63;
 
-/// The fields that are signed by default: those that say what the message is and how it is shown
-/// (RFC 6376, 5.4.1), and those by which recipients unsubscribe (RFC 8058, 4) and give feedback.
-const HEADERS: [&str; 31] = [
+/// The fields that are signed by default, and to which none may be added: those that say what the
+/// message is and how it is shown (RFC 6376, 5.4.1). Another one of these would be shown in place
+/// of the signed one by some programs, or change how the body is read.
+const OVERSIGNED: [&str; 13] = [
     "From",
     "Sender",
     "Reply-To",
@@ -28,6 +29,11 @@ const HEADERS: [&str; 31] = [
     "MIME-Version",
     "Content-Type",
     "Content-Transfer-Encoding",
+];
+
+/// The other fields that are signed by default: further ones of RFC 6376, 5.4.1, and those by which
+/// recipients unsubscribe (RFC 8058, 4) and give feedback.
+const SIGNED: [&str; 18] = [
     "Content-ID",
     "Content-Description",
     "Resent-Date",
@@ -46,24 +52,6 @@ const HEADERS: [&str; 31] = [
     "List-Archive",
     "Feedback-ID",
     "Autocrypt",
-];
-
-/// The fields to which none may be added, by default. Another one of these would be shown in place
-/// of the signed one by some programs, or change how the body is read.
-const OVERSIGNED: [&str; 13] = [
-    "From",
-    "Sender",
-    "Reply-To",
-    "To",
-    "Cc",
-    "Subject",
-    "Date",
-    "Message-ID",
-    "In-Reply-To",
-    "References",
-    "MIME-Version",
-    "Content-Type",
-    "Content-Transfer-Encoding",
 ];
 
 /// The fields that the server may add to a message without them (RFC 6409, 8), so that their
@@ -137,15 +125,16 @@ impl DkimSigner {
             return Err(invalid("selector", &selector)
                 .with_hint("With the domain, its name in DNS is too long."));
         }
-        let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        let oversigned = OVERSIGNED.map(str::to_owned);
+        let headers = [&oversigned[..], &SIGNED.map(str::to_owned)].concat();
         Ok(DkimSigner {
             domain: domain.into(),
             selector: selector.into(),
             key,
             header: Canonicalization::Relaxed,
             body: Canonicalization::Relaxed,
-            headers: owned(&HEADERS),
-            oversigned: owned(&OVERSIGNED),
+            headers: headers.into(),
+            oversigned: oversigned.into(),
             identity: None,
             expires_after: None,
             signed_at: None,
