@@ -613,3 +613,26 @@ fn a_421_before_the_end_of_data_is_in_phase_body() {
     assert_eq!(client.machine.step().unwrap(), Step::Closed);
     assert!(!client.machine.transcript().to_string().contains("RSET"));
 }
+
+/// A message without a hand-over waits for the outcome of one before it that was withdrawn: those
+/// that may be delivered are the first ones without an outcome.
+#[test]
+fn what_follows_a_withdrawn_message_waits_for_its_outcome() {
+    let mut client = Client::ready(&["PIPELINING", "CHUNKING"]);
+    let mut first = transaction();
+    (first.size, first.hand_over) = (Some(3), true);
+    client.machine.begin(first).unwrap();
+    client.steps().unwrap();
+    client.machine.body("x\r\n").unwrap();
+    client.machine.finish().unwrap();
+    client.machine.withdraw().unwrap();
+    client.give_a_chunk();
+    client.steps().unwrap();
+    assert!(!client.wire.contains("BDAT"), "{}", client.wire);
+    let steps = client.feed("250 Ok\r\n250 Ok\r\n").unwrap();
+    assert!(steps.contains(&Step::Event(Event::Withdrawn)), "{steps:?}");
+    assert!(client.wire.ends_with("BDAT 3 LAST\r\nx\r\n"));
+    let error = client.end();
+    assert!(error.outcome_unknown());
+    assert_eq!(client.machine.unconfirmed_messages(), 1);
+}
