@@ -5,3 +5,4 @@ mod plan;
 mod server;
 mod sessions;
 mod shutdown;
+mod windows;

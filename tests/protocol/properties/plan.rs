@@ -37,10 +37,21 @@ pub struct Message {
     pub content: Content,
     pub is_size_known: bool,
     pub step_by_step: bool,
+    pub hand_over: Option<HandOver>,
     pub pieces: Vec<Vec<u8>>,
     /// What the server says when so many pieces went: it need not wait for the end. Behind all
     /// pieces means: before the last byte went.
     pub early: Option<(usize, Vec<u8>)>,
+}
+
+/// The end of a message waits for the caller.
+#[derive(Clone, Copy, Debug)]
+pub struct HandOver {
+    /// The caller decides as soon as the message is given whole, or when nothing else is left to
+    /// do.
+    pub is_at_once: bool,
+    /// The message is withdrawn in place of its hand-over.
+    pub is_withdrawn: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -99,7 +110,7 @@ fn bytes_of_a_server() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
-fn answer() -> impl Strategy<Value = Answer> {
+pub fn answer() -> impl Strategy<Value = Answer> {
     let code = prop_oneof![
         4 => prop::sample::select(vec![421, 450, 452, 454, 500, 502, 503, 504, 530, 535, 550, 552, 554]),
         2 => prop::sample::select(vec![220, 221, 235, 250, 251, 252, 334, 354]),
@@ -181,9 +192,19 @@ fn message() -> impl Strategy<Value = Message> {
     let recipients = vec((0usize..4).prop_map(address), 1..5);
     let wishes = prop_oneof![2 => Just(Vec::new()), 1 => prop::sample::subsequence(Wish::ALL
         .to_vec(), 1..6)];
-    let flags = (any::<bool>(), any::<bool>(), prop::bool::weighted(0.3));
+    let hand_over = any::<[bool; 2]>().prop_map(|[is_at_once, is_withdrawn]| HandOver {
+        is_at_once,
+        is_withdrawn,
+    });
+    let flags = (
+        any::<bool>(),
+        any::<bool>(),
+        prop::bool::weighted(0.3),
+        option::of(hand_over),
+    );
     (recipients, wishes, content, flags, vec(piece(), 0..4)).prop_flat_map(
-        |(recipients, wishes, content, (all_or_nothing, is_size_known, step_by_step), pieces)| {
+        |(recipients, wishes, content, flags, pieces)| {
+            let (all_or_nothing, is_size_known, step_by_step, hand_over) = flags;
             option::weighted(0.2, (0..=pieces.len(), bytes_of_a_server())).prop_map(move |early| {
                 Message {
                     recipients: recipients.clone(),
@@ -192,6 +213,7 @@ fn message() -> impl Strategy<Value = Message> {
                     content,
                     is_size_known,
                     step_by_step,
+                    hand_over,
                     pieces: pieces.clone(),
                     early,
                 }

@@ -10,7 +10,7 @@ use envoi::{Address, Envelope, Phase};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use super::plan::{Answer, FOR_WISHES, Message, Plan, address, plan};
+use super::plan::{Answer, FOR_WISHES, HandOver, Message, Plan, address, plan};
 use super::server::Server;
 use support::session::{Observed, Session, Split, Wish, normalised};
 
@@ -49,6 +49,7 @@ fn transaction(message: &Message) -> Transaction {
     };
     transaction.all_or_nothing = message.all_or_nothing;
     transaction.content = message.content;
+    transaction.hand_over = message.hand_over.is_some();
     let text = message.pieces.concat();
     let size = if message.content == Content::Binary {
         text.len()
@@ -57,6 +58,15 @@ fn transaction(message: &Message) -> Transaction {
     };
     transaction.size = message.is_size_known.then_some(size as u64);
     transaction
+}
+
+/// Hands a message over, or withdraws it.
+fn decide(session: &mut Session, hand_over: Option<HandOver>) {
+    match hand_over {
+        Some(it) if it.is_withdrawn => session.withdraw(),
+        Some(_) => session.hand_over(),
+        None => {}
+    }
 }
 
 fn play(plan: &Plan, split: Split) -> (Vec<Observed>, Vec<u8>) {
@@ -110,11 +120,15 @@ fn play(plan: &Plan, split: Split) -> (Vec<Observed>, Vec<u8>) {
                         }
                         session.feed(said);
                     }
-                    _ if given == message.pieces.len() => session.finish(),
+                    _ if given == message.pieces.len() => {
+                        session.finish();
+                        decide(&mut session, message.hand_over.filter(|it| it.is_at_once));
+                    }
                     _ => session.body(&message.pieces[given]),
                 }
                 given += 1;
             }
+            Step::Handover => decide(&mut session, plan.messages[current].hand_over),
             _ => match tasks.pop_front() {
                 None => return session.conclude(),
                 Some(Task::Login(mechanism)) => session.login(mechanism),
@@ -168,6 +182,11 @@ proptest! {
         let has_tls = plan.secure || plan.starttls != StartTls::Never;
         for message in &mut plan.messages {
             message.early = None;
+            // After DATA, a message that is withdrawn ends the session.
+            message.hand_over = message.hand_over.map(|it| HandOver {
+                is_withdrawn: false,
+                ..it
+            });
             message.wishes.retain(|wish| has_tls || *wish != Wish::RequireTls);
         }
         let is_binary = plan.messages.iter().any(|message| message.content == Content::Binary);

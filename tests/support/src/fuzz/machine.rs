@@ -46,8 +46,8 @@ fn small_limits() -> Limits {
 
 /// What a transaction's letters say. `a` all or nothing; `7`, `8`, `b` what bytes there are; `n` no
 /// sender; a recipient for each `r`, `x` in another domain, `i` in one beyond ASCII, `g` with a
-/// name beyond ASCII; `u` UTF-8 in headers; `j`, `z`, `Z` a size; and a [`Wish`] for each
-/// upper-case letter, in their order.
+/// name beyond ASCII; `u` UTF-8 in headers; `j`, `z`, `Z` a size; `h` a hand-over; and a [`Wish`]
+/// for each upper-case letter, in their order.
 fn transaction(letters: &[u8]) -> (Transaction, Vec<Wish>) {
     let mut transaction = Transaction::open(Address::new("me@example.org").ok());
     let mut wishes = Vec::new();
@@ -66,6 +66,7 @@ fn transaction(letters: &[u8]) -> (Transaction, Vec<Wish>) {
                 .recipients
                 .push(address("j\u{f6}rg+x@example.com")),
             b'u' => transaction.utf8_headers = true,
+            b'h' => transaction.hand_over = true,
             b'j' => transaction.size = Some(7),
             b'z' => transaction.size = Some(1000),
             b'Z' => transaction.size = Some(100_000),
@@ -112,6 +113,8 @@ fn play(script: &[u8], split: Split) -> (Vec<Observed>, Vec<u8>) {
             b'd' => session.data(),
             b't' => session.body(rest),
             b'f' => session.finish(),
+            b'h' => session.hand_over(),
+            b'v' => session.withdraw(),
             b'z' => session.reset(),
             b'n' => session.noop(),
             b'c' => {

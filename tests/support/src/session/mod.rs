@@ -16,7 +16,7 @@ use envoi::{Address, Credentials, Error, ErrorKind, Phase};
 
 pub use crate::decoder::{normalised, unstuffed};
 pub use delivery_options::Wish;
-use transfer::Transfer;
+use transfer::{Transfer, end_of_data};
 use wire::{Said, Went};
 
 /// No address and no command holds these.
@@ -211,13 +211,15 @@ impl Session {
         self.settle();
     }
 
-    /// Those things are asked for with it.
-    pub fn begin(&mut self, transaction: Transaction, wishes: &[Wish]) {
+    /// Those things are asked for with it. Returns whether it has begun.
+    pub fn begin(&mut self, transaction: Transaction, wishes: &[Wish]) -> bool {
         let transfer = self.transfer_of(transaction, wishes);
-        if self.call(|machine| machine.begin(transfer.transaction.clone())) {
+        let has_begun = self.call(|machine| machine.begin(transfer.transaction.clone()));
+        if has_begun {
             self.open(transfer);
         }
         self.settle();
+        has_begun
     }
 
     pub fn mail(&mut self, transaction: Transaction, wishes: &[Wish]) {
@@ -257,12 +259,39 @@ impl Session {
     pub fn finish(&mut self) {
         if self.call(Machine::finish) {
             let end = self.wire.len() + self.waiting();
-            self.transfers
+            let is_holding = self.is_holding();
+            let transfer = self
+                .transfers
                 .last_mut()
-                .expect("no message ends that did not begin")
-                .ends_at = Some(end);
+                .expect("no message ends that did not begin");
+            transfer.is_held = is_holding || transfer.transaction.hand_over;
+            transfer.ends_at = (!transfer.is_held).then_some(end);
         }
         self.settle();
+    }
+
+    /// The caller permits the end of the first message that waits for that.
+    pub fn hand_over(&mut self) {
+        let first = self.first_awaiting_permission();
+        if self.call(Machine::hand_over) {
+            let first = first.expect("a message waits for its hand-over");
+            self.transfers[first].is_permitted = true;
+        }
+        self.settle();
+    }
+
+    /// The caller withdraws that message.
+    pub fn withdraw(&mut self) {
+        let first = self.first_awaiting_permission();
+        if self.call(Machine::withdraw) {
+            let first = first.expect("a message waits for its hand-over");
+            self.transfers[first].is_withdrawn = true;
+        }
+        self.settle();
+    }
+
+    fn first_awaiting_permission(&self) -> Option<usize> {
+        self.transfers.iter().position(Transfer::awaits_permission)
     }
 
     pub fn reset(&mut self) {
@@ -362,6 +391,7 @@ impl Session {
                     | Step::Upgrade
                     | Step::Ready
                     | Step::Body { .. }
+                    | Step::Handover
                     | Step::Closed),
                 ) => {
                     self.want = want;
@@ -369,7 +399,8 @@ impl Session {
                 }
                 Ok(event) => {
                     self.check_event(&event);
-                    self.told += 1;
+                    // The server does not cause that.
+                    self.told += usize::from(event != Step::Event(Event::Withdrawn));
                     self.events.push(Observed::Step(event));
                 }
                 Err(error) => {
@@ -378,17 +409,14 @@ impl Session {
                     assert_eq!(error.outcome_unknown(), unknown, "{error:?}");
                     // Chunks may go before the replies to what went before them came.
                     let is_data =
-                        |transfer: &Transfer| transfer.starts_at.is_some() && !transfer.in_chunks;
-                    if self.replied().is_some_and(is_data) {
-                        assert_eq!(
-                            error.phase(),
-                            if unknown {
-                                Phase::EndOfData
-                            } else {
-                                Phase::Body
-                            },
-                            "{error:?}"
-                        );
+                        |transfer: &&Transfer| transfer.starts_at.is_some() && !transfer.in_chunks;
+                    if let Some(transfer) = self.replied().filter(is_data) {
+                        let expected = match error.phase() {
+                            Phase::Handover if transfer.awaits_permission() => Phase::Handover,
+                            _ if unknown => Phase::EndOfData,
+                            _ => Phase::Body,
+                        };
+                        assert_eq!(error.phase(), expected, "{error:?}");
                     }
                     self.failed(&error);
                     assert!(
@@ -412,7 +440,9 @@ impl Session {
                 let is_first = self
                     .transfer()
                     .is_some_and(|transfer| transfer.starts_at.is_none());
-                let said_data = is_first && self.output().ends_with(b"\r\nDATA\r\n");
+                // DATA is answered once all that went before it is.
+                let said_data =
+                    is_first && !self.is_holding() && self.output().ends_with(b"\r\nDATA\r\n");
                 let transfer = self
                     .transfers
                     .last_mut()
@@ -449,10 +479,74 @@ impl Session {
             }
             _ => {}
         }
+        if self.want == Step::Handover {
+            assert_eq!(self.waiting(), 0, "what may be written goes first");
+        }
+        self.locate();
+        let awaiting = self.transfers.iter().filter(|t| t.awaits_permission());
+        // After a 421, none of them is sent.
+        let held = self.machine.held_messages();
+        assert!(held == awaiting.count() || held == 0 && contains(&self.heard, b"421"));
         assert_eq!(self.machine.outcome_unknown(), self.outcome_is_unknown());
         let end = self.wire.len() + self.waiting();
         if self.pace.last().is_none_or(|(before, _)| *before != end) {
             self.pace.push((end, self.machine.replies()));
+        }
+    }
+
+    /// Whether the end of a message is held back, or was until that was withdrawn.
+    fn is_holding(&self) -> bool {
+        self.transfers
+            .iter()
+            .any(|transfer| transfer.is_held && transfer.ends_at.is_none() && !transfer.is_over)
+    }
+
+    /// Finds the ends that were released, and the transactions after them, in what was written and
+    /// waits to be. No end is there before it was permitted.
+    fn locate(&mut self) {
+        let has_place = |transfer: &Transfer| transfer.begins_at.is_some();
+        if !self.is_holding() && self.transfers.iter().all(has_place) {
+            return;
+        }
+        let output = self.output();
+        let mut messages = Vec::new();
+        for transfer in self.transfers.iter_mut().filter(|t| !t.in_chunks) {
+            let Some(start) = transfer.starts_at else {
+                continue;
+            };
+            if transfer.is_held && transfer.ends_at.is_none() {
+                let end = end_of_data(&output[start..]);
+                transfer.ends_at = end.map(|end| start + end);
+            }
+            messages.push(start..transfer.ends_at.unwrap_or(usize::MAX));
+        }
+        let said = wire::read(&output, &messages);
+        let behind = said.iter().skip(1).map(|(at, _)| *at);
+        let ends: Vec<usize> = behind.chain([output.len()]).collect();
+        let mut transfers = self.transfers.iter_mut();
+        let mut current = None;
+        for ((at, said), end) in said.iter().zip(ends) {
+            match (said, &mut current) {
+                (Said::Command(command), _) if command.starts_with("MAIL ") => {
+                    current = transfers.next();
+                    if let Some(transfer) = &mut current {
+                        transfer.begins_at.get_or_insert(*at);
+                    }
+                }
+                (Said::Chunk(chunk), Some(transfer))
+                    if transfer.is_held && chunk.is_last && chunk.bytes.len() == chunk.size =>
+                {
+                    transfer.ends_at.get_or_insert(end);
+                }
+                _ => {}
+            }
+        }
+        for transfer in self.transfers.iter().filter(|transfer| transfer.is_held) {
+            let may_end = transfer.is_permitted || !transfer.transaction.hand_over;
+            assert!(
+                transfer.ends_at.is_none() || may_end && !transfer.is_withdrawn,
+                "an end that was not permitted"
+            );
         }
     }
 
@@ -485,14 +579,16 @@ impl Session {
                 let end = self
                     .transfers
                     .get(open + 1)
-                    .map_or(taken, |next| next.begins_at.min(taken));
+                    .and_then(|next| next.begins_at)
+                    .map_or(taken, |begins_at| begins_at.min(taken));
                 let transfer = &mut self.transfers[open];
                 assert!(
                     *index < transfer.transaction.recipients.len() && *index == transfer.told.len(),
                     "{event:?}"
                 );
                 // Where MAIL still waits, nothing of it has gone.
-                let said = self.wire.get(transfer.begins_at..end).unwrap_or_default();
+                let begins_at = transfer.begins_at.unwrap_or(usize::MAX);
+                let said = self.wire.get(begins_at..end).unwrap_or_default();
                 let offered = contains(said, b"\r\nDATA\r\n") || contains(said, b"\r\nBDAT ");
                 assert!(
                     !(transfer.waits() && offered),
@@ -560,7 +656,15 @@ impl Session {
                     transfer.ends_at.is_some_and(|end| taken >= end),
                     "sent, and its last byte was not taken"
                 );
+                assert!(!transfer.is_withdrawn, "sent, and it was withdrawn");
                 (transfer.is_sent, transfer.is_over) = (true, true);
+            }
+            Step::Event(Event::Withdrawn) => {
+                let transfer = self
+                    .replied_mut()
+                    .expect("what was withdrawn was begun, and has one outcome");
+                assert!(transfer.is_withdrawn && transfer.ends_at.is_none());
+                transfer.is_over = true;
             }
             Step::Event(Event::Rejected { phase, reply }) => {
                 assert!(reply.is_transient() || reply.is_permanent());
@@ -581,6 +685,7 @@ impl Session {
                         "{event:?}"
                     );
                 }
+                assert!(!transfer.is_withdrawn, "{event:?}");
                 transfer.is_over = true;
             }
             other => panic!("an unknown event: {other:?}"),
@@ -613,7 +718,8 @@ impl Session {
     }
 
     fn transfer_of(&self, transaction: Transaction, wishes: &[Wish]) -> Transfer {
-        Transfer::new(transaction, wishes, self.wire.len() + self.waiting())
+        let end = self.wire.len() + self.waiting();
+        Transfer::new(transaction, wishes, (!self.is_holding()).then_some(end))
     }
 
     /// The next one may begin before the server has said what it thinks of the end of one that is

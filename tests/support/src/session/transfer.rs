@@ -24,17 +24,24 @@ pub struct Transfer {
     pub is_doomed: bool,
     /// The server refused MAIL, and so has no transaction.
     pub is_unopened: bool,
-    /// Where it begins on the wire, with MAIL.
-    pub begins_at: usize,
+    /// Where it begins on the wire, with MAIL; unknown while the end of a message before it is
+    /// held back.
+    pub begins_at: Option<usize>,
     /// The recipients with a reply, and those of them that were accepted.
     pub told: Vec<usize>,
     pub accepted: Vec<usize>,
     /// Who was given a verdict of his own on the message, and whether it was positive.
     pub verdicts: Vec<(usize, bool)>,
     pub text: Vec<u8>,
-    /// Where the message begins and ends on the wire.
+    /// Where the message begins and ends on the wire; the end, once it may be written.
     pub starts_at: Option<usize>,
     pub ends_at: Option<usize>,
+    /// Its end was given, and is held back: until its hand-over, or that of a message before it.
+    pub is_held: bool,
+    /// The caller has permitted its end.
+    pub is_permitted: bool,
+    /// The caller has withdrawn it.
+    pub is_withdrawn: bool,
     /// It goes behind BDAT, and not behind DATA.
     pub in_chunks: bool,
     pub is_sent: bool,
@@ -74,7 +81,7 @@ impl Transfer {
             || all_verdicts && self.verdicts.iter().all(|(_, positive)| !positive)
     }
 
-    pub fn new(mut transaction: Transaction, wishes: &[Wish], begins_at: usize) -> Self {
+    pub fn new(mut transaction: Transaction, wishes: &[Wish], begins_at: Option<usize>) -> Self {
         let anybody = || Address::new("you@example.com").unwrap();
         let one = transaction
             .recipients
@@ -96,10 +103,19 @@ impl Transfer {
             text: Vec::new(),
             starts_at: None,
             ends_at: None,
+            is_held: false,
+            is_permitted: false,
+            is_withdrawn: false,
             in_chunks: false,
             is_sent: false,
             is_over: false,
         }
+    }
+
+    /// Whether the caller is to permit its end.
+    pub fn awaits_permission(&self) -> bool {
+        let is_undecided = !self.is_permitted && !self.is_withdrawn && !self.is_over;
+        self.is_held && self.transaction.hand_over && is_undecided
     }
 
     /// The size that a chunk is announced with before the message is there.
@@ -262,6 +278,8 @@ impl Transfer {
             );
             if is_whole {
                 assert_eq!(unstuffed(message).expect("the message has an end"), text);
+            } else {
+                assert_eq!(end_of_data(message), None, "an end that was not permitted");
             }
             return;
         }
@@ -305,6 +323,17 @@ impl Transfer {
         );
         assert!(!is_whole || joined == text);
     }
+}
+
+/// Where the strictest server finds the end of a message after DATA.
+pub fn end_of_data(message: &[u8]) -> Option<usize> {
+    if message.starts_with(b".\r\n") {
+        return Some(3);
+    }
+    let end = message
+        .windows(5)
+        .position(|window| window == b"\r\n.\r\n")?;
+    Some(end + 5)
 }
 
 /// The path of a command and what stands behind it. An address beyond ASCII has two spellings.
