@@ -115,7 +115,10 @@ fn is_allowed(headers: &HeaderMap, address: SocketAddr) -> bool {
             .get(name)
             .map(|value| value.to_str().unwrap_or_default())
     };
-    let Some(host) = text(header::HOST) else {
+    let (Some(host), 1) = (
+        text(header::HOST),
+        headers.get_all(header::HOST).iter().count(),
+    ) else {
         return false;
     };
     let is_own = |named: SocketAddr| {

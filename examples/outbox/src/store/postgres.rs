@@ -8,8 +8,8 @@ use apalis_postgres::{Config, PostgresStorage, queries};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgQueryResult};
 use sqlx::{ConnectOptions, Connection, Executor, PgConnection, Postgres, Row};
 
-use super::sql::{Engine, failure};
-use super::{QUEUE, Result, StoreError, VERSION};
+use super::sql::{Engine, Transaction, failure};
+use super::{Answer, Owner, QUEUE, Request, Result, StoreError, VERSION};
 
 /// The key of the advisory lock for migrations: "envoi" in ASCII.
 const LOCK: i64 = 0x65_6e_76_6f_69;
@@ -74,6 +74,15 @@ impl Engine for Postgres {
         queries::fetch_next(connection, &config, worker)
             .await
             .map_err(engine)
+    }
+
+    async fn run(
+        connection: &mut PgConnection,
+        worker: &WorkerContext,
+        owner: &Owner,
+        requests: &[&Request],
+    ) -> Result<Vec<Answer>> {
+        Transaction::<Postgres>::run(connection, worker, owner, requests).await
     }
 
     fn affected(result: &PgQueryResult) -> u64 {

@@ -7,7 +7,7 @@ use apalis_core::worker::context::WorkerContext;
 use bytes::Bytes;
 use sqlx::{
     ColumnIndex, Connection, Database, Decode, Encode, Executor, IntoArguments, Row, SqlSafeStr,
-    Type, query,
+    SqlStr, Type, query,
 };
 
 use super::{
@@ -17,7 +17,7 @@ use super::{
 use crate::job::{Job, State};
 
 /// A database, and the part of apalis that is made for it.
-pub trait Engine: Database {
+pub(super) trait Engine: Database {
     /// Begins a transaction that may write.
     const BEGIN: &'static str;
     /// The clock, in milliseconds since 1970.
@@ -45,6 +45,15 @@ pub trait Engine: Database {
         limit: usize,
     ) -> impl Future<Output = Result<Vec<Task<Vec<u8>>>>> + Send;
 
+    /// Carries out requests in one transaction, as [`Transaction::run`] does: what that requires of
+    /// a database need not be repeated where it is called.
+    fn run(
+        connection: &mut Self::Connection,
+        worker: &WorkerContext,
+        owner: &Owner,
+        requests: &[&Request],
+    ) -> impl Future<Output = Result<Vec<Answer>>> + Send;
+
     /// The number of rows that a statement changed.
     fn affected(result: &Self::QueryResult) -> u64;
 
@@ -53,7 +62,7 @@ pub trait Engine: Database {
 }
 
 /// The error of a statement.
-pub fn failure<DB: Engine>(error: &sqlx::Error) -> StoreError {
+pub(super) fn failure<DB: Engine>(error: &sqlx::Error) -> StoreError {
     match error {
         sqlx::Error::Database(error) => DB::classify(
             &error.code().unwrap_or_default(),
@@ -70,7 +79,7 @@ pub fn failure<DB: Engine>(error: &sqlx::Error) -> StoreError {
 }
 
 /// A connection, opened anew after it was lost.
-pub struct Sql<DB: Engine> {
+pub(super) struct Sql<DB: Engine> {
     url: String,
     owner: Owner,
     worker: WorkerContext,
@@ -80,18 +89,7 @@ pub struct Sql<DB: Engine> {
 /// The columns of a job.
 const COLUMNS: &str = "SELECT id, revision, state, due, scheduled, document FROM outbox_jobs ";
 
-impl<DB> Sql<DB>
-where
-    DB: Engine,
-    for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
-    DB::Arguments: IntoArguments<DB>,
-    for<'q> &'q str: Encode<'q, DB> + Type<DB>,
-    for<'q> String: Encode<'q, DB> + Decode<'q, DB> + Type<DB>,
-    for<'q> i64: Encode<'q, DB> + Decode<'q, DB> + Type<DB>,
-    for<'q> &'q [u8]: Encode<'q, DB> + Type<DB>,
-    for<'q> Vec<u8>: Decode<'q, DB> + Type<DB>,
-    usize: ColumnIndex<DB::Row>,
-{
+impl<DB: Engine> Sql<DB> {
     pub async fn open(url: &str, owner: Owner) -> Result<Self> {
         Ok(Sql {
             connection: Some(DB::open(url).await?),
@@ -100,45 +98,15 @@ where
             owner,
         })
     }
-
-    async fn transaction(
-        &mut self,
-        connection: &mut DB::Connection,
-        requests: &[&Request],
-    ) -> Result<Vec<Answer>> {
-        let failed = |error: sqlx::Error| failure::<DB>(&error);
-        let mut transaction = connection.begin_with(DB::BEGIN).await.map_err(failed)?;
-        let answers = Transaction {
-            connection: &mut *transaction,
-            worker: &self.worker,
-            owner: &self.owner,
-            now: 0,
-        }
-        .run(requests)
-        .await?;
-        transaction.commit().await.map_err(failed)?;
-        Ok(answers)
-    }
 }
 
-impl<DB> Backend for Sql<DB>
-where
-    DB: Engine,
-    for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
-    DB::Arguments: IntoArguments<DB>,
-    for<'q> &'q str: Encode<'q, DB> + Type<DB>,
-    for<'q> String: Encode<'q, DB> + Decode<'q, DB> + Type<DB>,
-    for<'q> i64: Encode<'q, DB> + Decode<'q, DB> + Type<DB>,
-    for<'q> &'q [u8]: Encode<'q, DB> + Type<DB>,
-    for<'q> Vec<u8>: Decode<'q, DB> + Type<DB>,
-    usize: ColumnIndex<DB::Row>,
-{
+impl<DB: Engine> Backend for Sql<DB> {
     async fn run(&mut self, requests: &[&Request]) -> Result<Vec<Answer>> {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
             None => DB::open(&self.url).await?,
         };
-        let result = self.transaction(&mut connection, requests).await;
+        let result = DB::run(&mut connection, &self.worker, &self.owner, requests).await;
         if !matches!(&result, Err(StoreError::Lost(_))) {
             self.connection = Some(connection);
         }
@@ -147,7 +115,7 @@ where
 }
 
 /// A transaction in progress.
-struct Transaction<'t, DB: Engine> {
+pub(super) struct Transaction<'t, DB: Engine> {
     connection: &'t mut DB::Connection,
     worker: &'t WorkerContext,
     owner: &'t Owner,
@@ -167,13 +135,27 @@ where
     for<'q> Vec<u8>: Decode<'q, DB> + Type<DB>,
     usize: ColumnIndex<DB::Row>,
 {
-    async fn run(mut self, requests: &[&Request]) -> Result<Vec<Answer>> {
-        let now = query(DB::NOW).fetch_one(&mut *self.connection).await;
-        self.now = column(&now.map_err(failed::<DB>)?, 0)?;
+    /// Carries out requests in one transaction.
+    pub(super) async fn run(
+        connection: &mut DB::Connection,
+        worker: &WorkerContext,
+        owner: &Owner,
+        requests: &[&Request],
+    ) -> Result<Vec<Answer>> {
+        let begun = connection.begin_with(DB::BEGIN.into_sql_str()).await;
+        let mut begun = begun.map_err(failed::<DB>)?;
+        let now = query(DB::NOW).fetch_one(&mut *begun).await;
+        let mut transaction = Transaction::<DB> {
+            now: column(&now.map_err(failed::<DB>)?, 0)?,
+            connection: &mut begun,
+            worker,
+            owner,
+        };
         let mut answers = Vec::with_capacity(requests.len());
         for request in requests {
-            answers.push(self.answer(request).await?);
+            answers.push(transaction.answer(request).await?);
         }
+        begun.commit().await.map_err(failed::<DB>)?;
         Ok(answers)
     }
 
@@ -270,7 +252,7 @@ where
 
     async fn rows(
         &mut self,
-        statement: impl SqlSafeStr,
+        statement: SqlStr,
         bind: impl FnOnce(Query<DB>) -> Query<DB>,
     ) -> Result<Vec<DB::Row>> {
         let fetching = bind(query(statement)).fetch_all(&mut *self.connection);
@@ -284,7 +266,7 @@ where
     ) -> Result<Vec<Job>> {
         // Both parts are constants.
         let statement = sqlx::AssertSqlSafe(format!("{COLUMNS}{wanted}"));
-        let rows = self.rows(statement, bind).await?;
+        let rows = self.rows(statement.into_sql_str(), bind).await?;
         rows.iter().map(job::<DB>).collect()
     }
 
@@ -306,7 +288,9 @@ where
         let job = job.to_owned();
         let statement = "SELECT bytes FROM outbox_pieces WHERE job = $1 AND number = $2";
         let rows = self
-            .rows(statement, |query| query.bind(job).bind(number))
+            .rows(statement.into_sql_str(), |query| {
+                query.bind(job).bind(number)
+            })
             .await?;
         let Some(row) = rows.first() else {
             return Ok(None);
@@ -336,7 +320,9 @@ where
             if self.execute(statement, binding).await? == 0 {
                 let text = key.text.clone();
                 let statement = "SELECT job, digest FROM outbox_keys WHERE text = $1";
-                let rows = self.rows(statement, |query| query.bind(text)).await?;
+                let rows = self
+                    .rows(statement.into_sql_str(), |query| query.bind(text))
+                    .await?;
                 let Some(row) = rows.first() else {
                     return Err(StoreError::Conflict("a key was removed".to_owned()));
                 };
@@ -483,13 +469,15 @@ where
         let now = self.now;
         let statement = "SELECT id FROM outbox_jobs WHERE state IN ('running', 'handing-over') \
             OR (state = 'waiting' AND (scheduled = 0 OR due <= $1)) LIMIT 1";
-        let rows = self.rows(statement, |query| query.bind(now)).await?;
+        let rows = self
+            .rows(statement.into_sql_str(), |query| query.bind(now))
+            .await?;
         Ok(!rows.is_empty())
     }
 
     async fn counts(&mut self) -> Result<Counts> {
         let statement = "SELECT state, count(*) FROM outbox_jobs GROUP BY state";
-        let rows = self.rows(statement, |query| query).await?;
+        let rows = self.rows(statement.into_sql_str(), |query| query).await?;
         let mut counts = Counts::default();
         for row in rows {
             let state: String = column::<DB, _>(&row, 0)?;

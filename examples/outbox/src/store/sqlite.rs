@@ -13,8 +13,8 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 use sqlx::{ConnectOptions, Connection, Executor, Row, Sqlite, SqliteConnection};
 use tokio::time::sleep;
 
-use super::sql::{Engine, failure};
-use super::{QUEUE, Result, StoreError, VERSION};
+use super::sql::{Engine, Transaction, failure};
+use super::{Answer, Owner, QUEUE, Request, Result, StoreError, VERSION};
 
 /// The time to wait for the transactions of other processes.
 const BUSY: Duration = Duration::from_secs(30);
@@ -93,6 +93,15 @@ impl Engine for Sqlite {
         queries::fetch_next(connection, &config, worker)
             .await
             .map_err(engine)
+    }
+
+    async fn run(
+        connection: &mut SqliteConnection,
+        worker: &WorkerContext,
+        owner: &Owner,
+        requests: &[&Request],
+    ) -> Result<Vec<Answer>> {
+        Transaction::<Sqlite>::run(connection, worker, owner, requests).await
     }
 
     fn affected(result: &sqlx::sqlite::SqliteQueryResult) -> u64 {

@@ -104,6 +104,7 @@ fn other_sites_are_refused() {
         format!("Host: 192.0.2.1:{port}\r\n"),
         format!("Host: [::1]:{port}\r\n"),
         "Host: localhost\r\n".to_owned(),
+        format!("Host: {host}\r\nHost: evil.example:{port}\r\n"),
         format!("Host: {host}\r\nOrigin: http://evil.example\r\n"),
         format!("Host: {host}\r\nOrigin: null\r\n"),
     ] {
