@@ -42,7 +42,8 @@ pub enum Command {
 #[derive(Args)]
 #[group(required = true, multiple = false)]
 pub struct StoreOption {
-    /// The store: sqlite:FILE, postgres://user:password@host/database, redis://host
+    /// The store: sqlite:FILE, postgres://user:password@host/database, redis://host,
+    /// rediss://host (with TLS)
     #[arg(long, value_name = "URL")]
     store: Option<String>,
     /// The environment variable that holds the URL of the store

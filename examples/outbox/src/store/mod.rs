@@ -240,9 +240,10 @@ impl Store {
                 "postgres" | "postgresql" => {
                     Ok(Store::start(Sql::<sqlx::Postgres>::open(url, owner).await?))
                 }
-                "redis" => Ok(Store::start(redis::Redis::open(url, owner).await?)),
+                "redis" | "rediss" => Ok(Store::start(redis::Redis::open(url, owner).await?)),
                 _ => Err(StoreError::Config(
-                    "the URL of the store must begin with sqlite:, postgres:// or redis://"
+                    "the URL of the store must begin with sqlite:, postgres://, redis:// or \
+                     rediss:// (with TLS)"
                         .to_owned(),
                 )),
             }

@@ -28,6 +28,8 @@ pub struct Redis {
 
 impl Redis {
     pub async fn open(url: &str, owner: Owner) -> Result<Self> {
+        // The packages here bring two; it is an error if one was chosen before.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         // The error would repeat the URL, which may have a password.
         let client = Client::open(url)
             .map_err(|_| StoreError::Config("the URL of the store is not valid".to_owned()))?;

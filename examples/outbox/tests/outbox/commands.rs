@@ -414,6 +414,62 @@ fn lost_claims_are_returned() {
     assert_eq!(server.accepted(), 1);
 }
 
+/// Redis is also reached by TLS, with the system's trust anchors, which a variable can replace.
+#[test]
+#[ignore = "needs Redis and OpenSSL"]
+fn redis_is_reached_by_tls() {
+    let store = TestStore::redis();
+    let path = |name: &str| store.folder().join(name).to_str().unwrap().to_owned();
+    let (key, certificate) = (path("key.pem"), path("certificate.pem"));
+    let made = std::process::Command::new("openssl")
+        .args([
+            "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1",
+        ])
+        .args([
+            "-subj",
+            "/CN=localhost",
+            "-addext",
+            "subjectAltName=DNS:localhost",
+        ])
+        .args(["-addext", "basicConstraints=critical,CA:FALSE"])
+        .args(["-keyout", &key, "-out", &certificate])
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{}", stderr(&made));
+    let port = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let port = port.to_string();
+    for (name, value) in [
+        ("tls-auth-clients", "no"),
+        ("tls-key-file", &key),
+        ("tls-cert-file", &certificate),
+        ("tls-ca-cert-file", &certificate),
+        ("tls-port", &port),
+    ] {
+        let () = runtime.block_on(store.redis_command(&["CONFIG", "SET", name, value]));
+    }
+    let status = |anchors: &str| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_outbox"));
+        command
+            .args(["status", "--store"])
+            .arg(format!("rediss://localhost:{port}"));
+        command.env("SSL_CERT_FILE", anchors).output().unwrap()
+    };
+    let reached = status(&certificate);
+    assert_eq!(reached.status.code(), Some(0), "{}", stderr(&reached));
+    let distrusted = status("/etc/ssl/certs/ca-certificates.crt");
+    assert_eq!(
+        distrusted.status.code(),
+        Some(74),
+        "{}",
+        stderr(&distrusted)
+    );
+}
+
 /// A password that Redis wants is a matter of the configuration.
 #[test]
 #[ignore = "needs Redis"]
