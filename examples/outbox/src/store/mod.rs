@@ -193,6 +193,8 @@ enum Request {
         older_than: Duration,
     },
     Sweep,
+    /// Ends the connection.
+    Close,
 }
 
 /// The answer to a request.
@@ -212,6 +214,9 @@ trait Backend: Send + 'static {
     /// Carries out all requests, in one transaction where the database has them. If it fails, none
     /// was carried out, or it is not known.
     fn run(&mut self, requests: &[&Request]) -> impl Future<Output = Result<Vec<Answer>>> + Send;
+
+    /// Ends the connection.
+    fn close(self) -> impl Future<Output = ()> + Send;
 }
 
 struct Call {
@@ -408,6 +413,12 @@ impl Store {
         self.call(Request::Sweep).await.map(drop)
     }
 
+    /// Ends the connection, after the requests that were made before. Later ones fail.
+    pub async fn close(&self) {
+        // A store that is lost has no connection to end.
+        let _ = self.call(Request::Close).await;
+    }
+
     async fn jobs(&self, request: Request) -> Result<Vec<Job>> {
         match self.call(request).await? {
             Answer::Jobs(jobs) => Ok(jobs),
@@ -424,9 +435,8 @@ fn unexpected(answer: &Answer) -> StoreError {
     StoreError::Unusable(format!("unexpected answer {answer:?}"))
 }
 
-/// Carries out the requests, all that wait together.
+/// Carries out the requests, all that wait together, until one of them ends the connection.
 async fn serve(mut backend: impl Backend, mut waiting: mpsc::UnboundedReceiver<Call>) {
-    const ATTEMPTS: u32 = 5;
     while let Some(first) = waiting.recv().await {
         let mut calls = vec![first];
         // Lets those that were woken at the same time send theirs, too.
@@ -436,27 +446,44 @@ async fn serve(mut backend: impl Backend, mut waiting: mpsc::UnboundedReceiver<C
         {
             calls.push(next);
         }
-        let requests: Vec<&Request> = calls.iter().map(|call| &call.request).collect();
-        let mut attempt = 1;
-        let result = loop {
-            // A request that is dropped takes its connection with it.
-            let result = timeout(ANSWER, backend.run(&requests)).await;
-            match result.unwrap_or_else(|_| Err(no_answer(ANSWER))) {
-                Err(StoreError::Conflict(_)) if attempt < ATTEMPTS => attempt += 1,
-                result => break result,
+        let is_close = |call: &Call| matches!(call.request, Request::Close);
+        let close = calls.iter().position(is_close);
+        let closing = close.map(|place| calls.split_off(place));
+        if !calls.is_empty() {
+            carry_out(&mut backend, calls).await;
+        }
+        if let Some(closing) = closing {
+            backend.close().await;
+            for call in closing.into_iter().take(1) {
+                let _ = call.answer.send(Ok(Answer::Done));
             }
-        };
-        match result {
-            Ok(answers) => {
-                for (call, answer) in calls.into_iter().zip(answers) {
-                    // The caller may no longer wait.
-                    let _ = call.answer.send(Ok(answer));
-                }
+            return;
+        }
+    }
+}
+
+async fn carry_out(backend: &mut impl Backend, calls: Vec<Call>) {
+    const ATTEMPTS: u32 = 5;
+    let requests: Vec<&Request> = calls.iter().map(|call| &call.request).collect();
+    let mut attempt = 1;
+    let result = loop {
+        // A request that is dropped takes its connection with it.
+        let result = timeout(ANSWER, backend.run(&requests)).await;
+        match result.unwrap_or_else(|_| Err(no_answer(ANSWER))) {
+            Err(StoreError::Conflict(_)) if attempt < ATTEMPTS => attempt += 1,
+            result => break result,
+        }
+    };
+    match result {
+        Ok(answers) => {
+            for (call, answer) in calls.into_iter().zip(answers) {
+                // The caller may no longer wait.
+                let _ = call.answer.send(Ok(answer));
             }
-            Err(error) => {
-                for call in calls {
-                    let _ = call.answer.send(Err(error.clone()));
-                }
+        }
+        Err(error) => {
+            for call in calls {
+                let _ = call.answer.send(Err(error.clone()));
             }
         }
     }

@@ -250,6 +250,7 @@ impl Redis {
                     .await?;
                 Answer::Done
             }
+            Request::Close => Answer::Done,
         })
     }
 
@@ -335,6 +336,9 @@ impl Backend for Redis {
         self.connection = Some(connection);
         Ok(answers)
     }
+
+    /// A connection of Redis ends as it is dropped.
+    async fn close(self) {}
 }
 
 /// The id of a new task in apalis's schedule.

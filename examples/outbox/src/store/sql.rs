@@ -112,6 +112,13 @@ impl<DB: Engine> Backend for Sql<DB> {
         }
         result
     }
+
+    async fn close(self) {
+        if let Some(connection) = self.connection {
+            // Its transactions have ended.
+            let _ = connection.close().await;
+        }
+    }
 }
 
 /// A transaction in progress.
@@ -237,6 +244,7 @@ where
                 self.sweep().await?;
                 Answer::Done
             }
+            Request::Close => Answer::Done,
         })
     }
 

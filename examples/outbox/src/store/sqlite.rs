@@ -62,6 +62,8 @@ impl Engine for Sqlite {
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(BUSY)
+            // The messages that were sent are overwritten, not only marked as free.
+            .pragma("secure_delete", "ON")
             .disable_statement_logging();
         let is_new = !path.exists();
         if is_new {

@@ -98,7 +98,7 @@ pub async fn run(options: &Run) -> Result<u8, Failure> {
     }
     tasks.spawn(keeper.run());
     let sender = Sender {
-        store,
+        store: store.clone(),
         pool: pool.clone(),
         settings,
     };
@@ -116,6 +116,8 @@ pub async fn run(options: &Run) -> Result<u8, Failure> {
     tasks.abort_all();
     // QUIT is sent, and not waited for longer than this.
     let _ = timeout(Duration::from_secs(1), pool.close()).await;
+    // With the last connection, SQLite's log and what it has of deleted messages go.
+    let _ = timeout(Duration::from_secs(5), store.close()).await;
     result
 }
 

@@ -482,6 +482,40 @@ fn a_missing_password_of_redis_is_named() {
     assert_eq!(refused.status.code(), Some(78), "{}", stderr(&refused));
 }
 
+/// Nothing of a message that was sent stays in the file of SQLite, or beside it.
+#[test]
+fn sent_messages_are_overwritten() {
+    let store = TestStore::sqlite();
+    let server = Server::start(Faults::default());
+    let text = format!(
+        "Subject: Test\r\n\r\n{}",
+        "confidential\r\n".repeat(100_000)
+    );
+    let path = store.folder().join("large.eml");
+    std::fs::write(&path, text).unwrap();
+    for to in ["one@example.com", "two@example.com"] {
+        let added = outbox(&store, "add")
+            .args(["--from=<>", "--to", to, "--message"])
+            .arg(&path)
+            .output()
+            .unwrap();
+        assert!(added.status.success(), "{}", stderr(&added));
+    }
+    let is_stored = || {
+        let files = std::fs::read_dir(store.folder()).unwrap();
+        let mut databases = files
+            .map(|file| file.unwrap().path())
+            .filter(|path| path.to_str().unwrap().contains("mail.db"));
+        databases.any(|path| {
+            let content = std::fs::read(path).unwrap();
+            content.windows(12).any(|text| text == b"confidential")
+        })
+    };
+    assert!(is_stored());
+    assert_eq!(run(&store, &server.url(), &QUICK).status.code(), Some(0));
+    assert!(!is_stored());
+}
+
 /// A message that is larger than the server takes fails without a byte of it, also in pieces.
 #[test]
 fn messages_that_are_too_large_fail_at_once() {
