@@ -156,6 +156,31 @@ pub(crate) fn waited(phase: Phase, waited: Duration) {
     metrics::waited(phase, waited);
 }
 
+/// Reports how the callback before the end of a message ended, and how long it took.
+pub(crate) fn handover(number: u32, result: &Result<()>, elapsed: Duration) {
+    #[cfg(not(any(feature = "metrics", feature = "tracing")))]
+    let _ = (result, elapsed);
+    #[cfg(not(feature = "tracing"))]
+    let _ = number;
+    #[cfg(feature = "metrics")]
+    metrics::handover(self::result(result.as_ref().err()), elapsed);
+    #[cfg(feature = "tracing")]
+    {
+        let seconds = elapsed.as_secs_f64();
+        match result {
+            Ok(()) => tracing::debug!(target: TARGET, seconds, number, "handed over"),
+            Err(error) => tracing::debug!(
+                target: TARGET,
+                seconds,
+                number,
+                phase = error.phase().as_str(),
+                kind = error.kind().as_str(),
+                "{error}"
+            ),
+        }
+    }
+}
+
 /// Reports that a server is paused after failures.
 #[cfg(feature = "failover")]
 pub(crate) fn server_paused(host: &str, pause: Duration) {

@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use futures_util::future::BoxFuture;
+use tokio::time::Instant;
 
-use crate::{Address, Error, ErrorKind, Phase, Result};
+use crate::{Address, Error, ErrorKind, Phase, Result, telemetry};
 
 /// A message that is about to be handed over in a transaction, for
 /// [`Message::on_handover`](super::Message::on_handover).
@@ -85,14 +86,15 @@ impl Handovers {
                 number,
                 bytes,
             };
-            match callback(handover).await {
-                Ok(()) => decisions.is_permitted.store(true, Ordering::Relaxed),
-                Err(error) => {
-                    let refusal = decisions.refusal.get_or_init(|| refused(error));
-                    return Err(refusal.clone());
-                }
+            let began = Instant::now();
+            let result = callback(handover).await;
+            let result =
+                result.map_err(|error| decisions.refusal.get_or_init(|| refused(error)).clone());
+            if result.is_ok() {
+                decisions.is_permitted.store(true, Ordering::Relaxed);
             }
-            Ok(())
+            telemetry::handover(number, &result, began.elapsed());
+            result
         })
     }
 

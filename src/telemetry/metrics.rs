@@ -25,6 +25,7 @@ const OPEN_CONNECTIONS: &str = "envoi_open_connections";
 const SERVER_PAUSED: &str = "envoi_server_paused";
 const STEP_SECONDS: &str = "envoi_step_seconds";
 const WAIT_SECONDS: &str = "envoi_wait_seconds";
+const HANDOVER_SECONDS: &str = "envoi_handover_seconds";
 
 static METADATA: Metadata<'static> = Metadata::new("envoi", Level::INFO, Some(module_path!()));
 
@@ -80,6 +81,11 @@ pub fn describe_metrics() {
         WAIT_SECONDS,
         Unit::Seconds,
         "Waits for the server, by phase"
+    );
+    describe_histogram!(
+        HANDOVER_SECONDS,
+        Unit::Seconds,
+        "The duration of a callback before the end of a message, by its result"
     );
 }
 
@@ -176,6 +182,10 @@ pub(super) fn step(step: &'static str, host: &Host, result: &'static str, elapse
 
 pub(super) fn waited(phase: Phase, waited: Duration) {
     histogram(wait_key(phase)).record(waited);
+}
+
+pub(super) fn handover(result: &'static str, elapsed: Duration) {
+    metrics::histogram!(HANDOVER_SECONDS, "result" => result).record(elapsed);
 }
 
 fn wait_key(phase: Phase) -> &'static Key {

@@ -10,7 +10,9 @@ use envoi::mail_builder::MessageBuilder;
 use envoi::mail_builder::headers::address::Address;
 use envoi::testing::{Fault, Server, Step};
 use envoi::tls::Security;
-use envoi::{Client, Connection, Endpoint, Failover, Message, RetryPolicy, describe_metrics};
+use envoi::{
+    Client, Connection, Endpoint, Error, Failover, Message, RetryPolicy, describe_metrics,
+};
 use futures::{Stream as _, StreamExt as _};
 use metrics::LocalRecorderGuard;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
@@ -243,6 +245,35 @@ async fn retries_are_counted_and_the_message_once() {
     );
 }
 
+#[tokio::test(start_paused = true)]
+async fn callbacks_before_the_end_of_a_message_are_measured() {
+    let (metrics, _recording) = record();
+    let server = Server::builder().plaintext().start().await.unwrap();
+    let client = Client::from_url(&server.url()).unwrap();
+    let message = |permission: fn() -> Result<(), &'static str>| {
+        mail("you@example.com").on_handover(move |_| async move {
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            permission()
+        })
+    };
+    for _ in 0..2 {
+        let sent = client.send(message(|| Ok(()))).await;
+        assert!(sent.unwrap().handed_over);
+    }
+    let refused = client.send(message(|| Err("the disk is full"))).await;
+    assert!(refused.is_err());
+    // Without a callback, nothing is measured.
+    assert!(client.send(mail("you@example.com")).await.is_ok());
+    let text = metrics.render();
+    for (result, count) in [("ok", 2.0), ("hand-over", 1.0)] {
+        let labels = [("result", result)];
+        let name = "envoi_handover_seconds";
+        assert_values(&text, &[(&format!("{name}_count"), &labels, count)]);
+        let seconds = value(&text, &format!("{name}_sum"), &labels).unwrap();
+        assert!((seconds - 2.0 * count).abs() < 0.5, "{seconds}");
+    }
+}
+
 #[tokio::test]
 async fn a_dropped_call_is_counted() {
     let (metrics, _recording) = record();
@@ -379,11 +410,12 @@ async fn the_guide_lists_all_metrics() {
         .filter_map(|line| line.strip_prefix("| `envoi_")?.split_once('`'))
         .map(|(name, _)| name)
         .collect();
-    assert_eq!(listed.len(), 9);
+    assert_eq!(listed.len(), 10);
     // Every metric that appears when messages are sent has its description, and its line.
     let server = Server::start().await.unwrap();
     let client = Client::from_url(&server.url()).unwrap();
-    let _ = client.send(mail("you@example.com")).await.unwrap();
+    let message = mail("you@example.com").on_handover(|_| async { Ok::<_, Error>(()) });
+    let _ = client.send(message).await.unwrap();
     let text = metrics.render();
     for kind in text
         .lines()
