@@ -12,6 +12,8 @@ pub mod comparison {}
 pub mod dkim {}
 #[doc = include_str!("../docs/examples.md")]
 pub mod examples {}
+#[doc = include_str!("../docs/handover.md")]
+pub mod handover {}
 #[doc = include_str!("../docs/interruptions.md")]
 pub mod interruptions {}
 #[doc = include_str!("../docs/migration.md")]

@@ -79,6 +79,7 @@
 //! | [`mod@probe`] | examines a server without sending, and suggests settings |
 //! | [`testing`] | an SMTP and LMTP server for tests, in the same process |
 //! | [`proto`] | the protocol machine without I/O, for other runtimes, tests and fuzzers |
+//! | [`guide::handover`] | a program that may be killed at any moment |
 //! | [`guide::interruptions`] | a call is dropped, a program ends, a connection is lost |
 //! | [`guide`] | settings, tests, metrics, troubleshooting, migration, examples, protocol … |
 //!
