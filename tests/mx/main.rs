@@ -6,8 +6,11 @@
 
 #![cfg(target_os = "linux")]
 
+mod cases;
 mod certificates;
+mod dane;
 mod lab;
+mod postfix;
 mod zone;
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};

@@ -176,10 +176,11 @@ fn sequence(der: &[u8]) -> Option<&[u8]> {
 /// Whether the record is for an authority whose key signed this server's certificate, and which is
 /// either held by the record, or among what was sent.
 fn is_above(record: &TlsaRecord, leaf: &[u8], above: &[Vec<u8>]) -> bool {
-    let [root, _, middle, server, direct, ..] = KNOWN;
+    let [root, impostor, middle, server, direct, _, _, forged] = KNOWN;
     let authorities = match leaf {
         leaf if leaf == server => &[middle, root][..],
         leaf if leaf == direct => &[root],
+        leaf if leaf == forged => &[impostor],
         _ => return false,
     };
     let has_key =
