@@ -1,6 +1,6 @@
 //! Messages to servers with TLSA records.
 
-use crate::cases::{self, CASES};
+use crate::cases::{self, CASES, Decision};
 use crate::lab::lab;
 use crate::postfix::Postfix;
 
@@ -18,5 +18,9 @@ async fn postfix_comes_to_the_same_decisions() {
             differences.push((case.domain, decision));
         }
     }
-    assert_eq!(differences, []);
+    // Postfix uses the records of a host that unsigned MX records lead to, unless
+    // smtp_tls_dane_insecure_mx_policy is `may`. RFC 7672, 2.2.1 does not require it: the name of
+    // the host may be forged.
+    let stricter = [("insecure-mx-mismatch.unsigned", Decision::Delayed)];
+    assert_eq!(differences, stricter);
 }

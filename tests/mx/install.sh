@@ -1,13 +1,13 @@
 #!/bin/bash
-# Installs the DNS servers of the lab on Debian, NSD and Unbound, and the signer of BIND. Run as root; quick when all is
-# there. No system service is started, and no file in /etc/nsd or /etc/unbound is used or changed.
+# Installs the servers of the lab on Debian: NSD, Unbound, the signer of BIND, and Postfix. Run as root; quick when all
+# is there. No system service is started, and no file in /etc/nsd, /etc/unbound or /etc/postfix is used or changed.
 set -euo pipefail
 
 export DEBIAN_FRONTEND=noninteractive
 apt() { apt-get -qq -o Dpkg::Use-Pty=0 -o DPkg::Lock::Timeout=300 "$@"; }
 
 missing=()
-for package in bind9-utils nsd unbound; do
+for package in bind9-utils nsd postfix unbound; do
     dpkg-query -W -f '${db:Status-Status}' $package 2>/dev/null | grep -qx installed || missing+=("$package")
 done
 [ ${#missing[@]} -gt 0 ] || exit 0
