@@ -2,6 +2,8 @@
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Write as _};
+#[cfg(unix)]
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock, mpsc};
 
@@ -23,7 +25,7 @@ pub(super) fn open(
     let mut options = File::options();
     options.read(true).append(true).create(true);
     #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.mode(0o600);
     let file = options.open(path).map_err(failure)?;
     let metadata = file.metadata().map_err(failure)?;
     if !metadata.is_file() {
@@ -108,6 +110,11 @@ fn not_a_header(path: &Path, line: &[u8]) -> JournalError {
 
 /// Writes the first line, so that it and the entry in the directory survive a power failure.
 fn create(path: &Path, mut file: &File, fingerprint: Option<&str>) -> io::Result<()> {
+    // An empty file may have been created with another mode, which only its owner can change.
+    #[cfg(unix)]
+    if file.metadata()?.permissions().mode() & 0o077 != 0 {
+        file.set_permissions(fs::Permissions::from_mode(0o600))?;
+    }
     file.set_len(0)?;
     file.write_all(record::header(fingerprint).as_bytes())?;
     file.sync_all()?;

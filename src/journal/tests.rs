@@ -204,7 +204,11 @@ fn failures_of_the_session_are_not_those_of_a_message() {
     ] {
         let mut error = Error::new(kind, phase, "it failed").with_reply(reply.clone());
         if receipt {
-            error = error.with_receipt(Receipt::new("there"));
+            let address = crate::Address::new("b@example.com").unwrap();
+            let recipient = crate::Recipient::new(address, crate::Outcome::NotTried);
+            let mut receipt = Receipt::new("there");
+            receipt.recipients.push(recipient);
+            error = error.with_receipt(receipt);
         }
         assert_eq!(JournalState::of(&Err(error)), expected, "{kind} {phase}");
     }
@@ -249,8 +253,13 @@ fn a_journal_has_one_user_and_one_subject() {
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt as _;
-        let mode = fs::metadata(&path).unwrap().permissions().mode();
-        assert_eq!(mode & 0o777, 0o600);
+        let mode = || fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(), 0o600);
+        // An empty file that another program has created.
+        fs::write(&path, "").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        run(async { Journal::open(&path).await.unwrap().close().await.unwrap() });
+        assert_eq!(mode(), 0o600);
     }
 }
 

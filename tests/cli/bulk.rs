@@ -49,12 +49,15 @@ impl Mailing {
     }
 
     fn arguments(&self, more: &[&str]) -> Vec<String> {
-        let url = self.server.url();
+        self.arguments_for(&self.server.url(), more)
+    }
+
+    fn arguments_for(&self, url: &str, more: &[&str]) -> Vec<String> {
         let (recipients, template) = (self.path("recipients.csv"), self.path("template.eml"));
         let journal = self.path("journal");
         let arguments = [
             "--url",
-            &url,
+            url,
             "--recipients",
             &recipients,
             "--template",
@@ -70,7 +73,11 @@ impl Mailing {
     }
 
     async fn run(&self, more: &[&str]) -> Run {
-        let arguments = self.arguments(more);
+        self.run_for(&self.server.url(), more).await
+    }
+
+    async fn run_for(&self, url: &str, more: &[&str]) -> Run {
+        let arguments = self.arguments_for(url, more);
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         program::run("bulk", &arguments, b"", &[]).await
     }
@@ -472,19 +479,42 @@ async fn failures_of_the_server_leave_lines_waiting() {
     let password = mailing.path("password");
     mailing.write("password", "wrong");
     let url = mailing.server.url().replace("me:secret@", "me@");
-    let arguments = mailing.arguments(&["--password-file", &password, "--json"]);
-    let arguments: Vec<&str> = arguments
-        .iter()
-        .map(|text| {
-            if *text == mailing.server.url() {
-                url.as_str()
-            } else {
-                text
-            }
-        })
-        .collect();
-    let run = program::run("bulk", &arguments, b"", &[]).await;
+    let more = ["--password-file", &password, "--json"];
+    let run = mailing.run_for(&url, &more).await;
     assert_eq!(run.exits_with(77).json()["waiting"], 2);
+    // TLS, for which the certificates to trust cannot be read.
+    let url = format!("smtp://localhost:{}", mailing.server.port());
+    for trust in ["missing", "password"] {
+        let trust = mailing.path(trust);
+        let run = mailing.run_for(&url, &["--trust", &trust, "--json"]).await;
+        assert_eq!(run.exits_with(78).says(&trust).json()["waiting"], 2);
+    }
+}
+
+/// A terminal shows a bar with the rate and the time left.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_terminal_shows_the_progress() {
+    let slow = Fault::delay(Step::Accepted, Duration::from_millis(10));
+    let mailing = Mailing::new(Server::builder().fault(slow), TEMPLATE, &csv(60)).await;
+    let program = program::path("bulk").to_str().unwrap().to_owned();
+    let words = [program].into_iter().chain(mailing.arguments(&[]));
+    let command = words.map(|word| format!("'{word}' ")).collect::<String>();
+    let output = Command::new("script")
+        .args(["--quiet", "--return", "--command", &command, "/dev/null"])
+        .stdin(Stdio::null())
+        .output()
+        .await
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    let bar = text.split(['\r', '\n']).find(|line| line.contains("] "));
+    let bar = bar.unwrap_or_else(|| panic!("no bar in {text:?}"));
+    assert!(
+        bar.contains(" of 60 [") && bar.contains("/s, ") && bar.contains(" left"),
+        "{bar:?}"
+    );
+    assert!(text.ends_with("60 sent, 0 refused, 0 in doubt, 0 skipped, 0 waiting\r\n"));
 }
 
 #[tokio::test]
