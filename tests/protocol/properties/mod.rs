@@ -5,4 +5,6 @@ mod plan;
 mod server;
 mod sessions;
 mod shutdown;
+#[cfg(all(feature = "keystores", feature = "mx"))]
+mod tlsa;
 mod windows;
