@@ -134,6 +134,10 @@ fn the_parser_names_faults_with_their_line() {
             "7: \\x without two digits: S* \\xg0",
         ),
         (
+            &format!("{SMALL}S* \\x+f"),
+            "7: \\x without two digits: S* \\x+f",
+        ),
+        (
             &format!("{SMALL}S* \\"),
             "7: a lone backslash at the end: S* \\",
         ),

@@ -104,7 +104,10 @@ pub fn unescape(text: &str) -> Result<Vec<u8>, String> {
             '0' => b'\0',
             '\\' => b'\\',
             'x' => {
-                let digits = after.get(1..3).ok_or("\\x without two digits")?;
+                let digits = after.get(1..3);
+                // The number's parser allows a sign.
+                let digits = digits.filter(|digits| !digits.starts_with('+'));
+                let digits = digits.ok_or("\\x without two digits")?;
                 length = 3;
                 u8::from_str_radix(digits, 16).map_err(|_| "\\x without two digits")?
             }
