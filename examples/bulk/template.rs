@@ -46,6 +46,8 @@ struct Body {
     is_8bit: bool,
     /// The fields that the part has beside its encoding.
     fields: Vec<Piece>,
+    /// It is a part of a multipart.
+    is_in_multipart: bool,
     /// The delimiter of a multipart follows at once.
     needs_line_end: bool,
 }
@@ -92,6 +94,14 @@ const STRUCTURED: &[&str] = &[
 /// What a URL in angle brackets cannot have.
 const NOT_IN_URL: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'<').add(b'>');
 
+/// What an encoded parameter cannot have (RFC 2231, 7); columns stay.
+const NOT_IN_PARAMETER: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'{')
+    .remove(b'}');
+
 impl Template {
     /// Takes a message apart, whose columns must all be known.
     pub fn parse(bytes: &[u8], columns: &[String]) -> Result<Self, Failure> {
@@ -137,6 +147,7 @@ impl Template {
                 encoding: part.encoding,
                 is_8bit: encoding.eq_ignore_ascii_case("8bit"),
                 fields,
+                is_in_multipart: start > 0,
                 needs_line_end: bytes[at..].starts_with(b"--"),
             }));
         }
@@ -249,11 +260,13 @@ impl Parser<'_> {
             match lower.as_str() {
                 "content-transfer-encoding" if is_encoded => continue,
                 "content-type" if is_encoded => {
-                    has_type = true;
+                    // One without a value is left out.
                     if let HeaderValue::ContentType(value) = &header.value {
-                        pieces.push(Piece::Literal(content_type(value).into_bytes()));
-                        continue;
+                        has_type = true;
+                        let text = self.text(&content_type(value), start)?;
+                        pieces.push(Piece::Structured(name, text, false));
                     }
+                    continue;
                 }
                 _ => {}
             }
@@ -454,8 +467,12 @@ impl Body {
             })
         })?;
         let text = text.replace("\r\n", "\n").replace(['\r', '\n'], "\r\n");
-        let has_long_line = text.split("\r\n").any(|line| line.len() > 998);
-        let fits = !has_long_line && (text.is_ascii() || self.is_8bit);
+        // A value may have a line that is a delimiter of the multipart; a signature is none.
+        let is_plain = |line: &str| {
+            let may_delimit = self.is_in_multipart && line.starts_with("--") && line != "-- ";
+            line.len() <= 998 && !may_delimit
+        };
+        let fits = text.split("\r\n").all(is_plain) && (text.is_ascii() || self.is_8bit);
         let (encoding, content): (_, Vec<u8>) = match self.encoding {
             Encoding::Base64 => ("base64", base64_lines(text.as_bytes())),
             Encoding::None if fits && text.is_ascii() => ("7bit", text.into_bytes()),
@@ -490,17 +507,23 @@ fn count_lines(bytes: &[u8]) -> usize {
     bytes.iter().filter(|byte| **byte == b'\n').count()
 }
 
-/// The field of a text that is UTF-8 now.
+/// The value of the field Content-Type of a text that is UTF-8 now.
 fn content_type(value: &mail_parser::ContentType<'_>) -> String {
     let subtype = value.subtype().unwrap_or("plain");
-    let mut field = format!("Content-Type: {}/{subtype}; charset=utf-8", value.ctype());
-    for attribute in value.attributes().unwrap_or_default() {
-        if !attribute.name.eq_ignore_ascii_case("charset") {
-            let text = attribute.value.replace('\\', "\\\\").replace('"', "\\\"");
-            field += &format!(";\r\n {}=\"{text}\"", attribute.name);
-        }
+    let mut field = format!("{}/{subtype}; charset=utf-8", value.ctype());
+    let attributes = value.attributes().unwrap_or_default().iter();
+    for attribute in attributes.filter(|other| !other.name.eq_ignore_ascii_case("charset")) {
+        let (name, value) = (&attribute.name, decode(&attribute.value));
+        field += &if value.is_ascii() {
+            let text = value.replace('\\', "\\\\").replace('"', "\\\"");
+            format!(";\r\n {name}=\"{text}\"")
+        } else {
+            // RFC 2231, 4.
+            let text = utf8_percent_encode(&value, NOT_IN_PARAMETER);
+            format!(";\r\n {name}*=utf-8''{text}")
+        };
     }
-    field + "\r\n"
+    field
 }
 
 /// The value of a field on one line.
@@ -587,11 +610,14 @@ fn quoted_printable(text: &str) -> Vec<u8> {
                 out.extend(b"=\r\n");
                 length = 0;
             }
-            match is_plain {
-                true => out.push(byte),
-                false => out.extend(format!("={byte:02X}").bytes()),
+            // A hyphen at the beginning could begin the delimiter of a multipart.
+            if is_plain && !(byte == b'-' && length == 0) {
+                out.push(byte);
+                length += 1;
+            } else {
+                out.extend(format!("={byte:02X}").bytes());
+                length += 3;
             }
-            length += needed;
         }
     }
     out

@@ -223,6 +223,44 @@ async fn each_part_keeps_its_encoding() {
     );
 }
 
+/// No value ends the part that it is in, and the parameters of a part stay.
+#[tokio::test]
+async fn a_value_adds_no_part() {
+    for encoding in ["7bit", "8bit", "quoted-printable", "base64"] {
+        let template = format!(
+            "From: news@example.org\r\nMIME-Version: 1.0\r\n\
+            Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n\
+            Content-Type: text/plain; name=\"{{{{id}}}}.txt\"; charset=us-ascii;\r\n \
+            title*=iso-8859-1''%DCbersicht\r\nContent-Transfer-Encoding: {encoding}\r\n\r\n{}\r\n\
+            --b--\r\n",
+            match encoding {
+                "base64" => "e3t4fX0=",
+                _ => "{{x}}",
+            }
+        );
+        let evil = "\n--b\nContent-Type: text/html\n\nevil\n--b--\n";
+        // With a soft line break before it, too.
+        for before in ["", &"x".repeat(74), &format!("{}=", "x".repeat(72))] {
+            let value = format!(
+                "{before}{}{evil}",
+                if before.is_empty() { "" } else { "--b--" }
+            );
+            let csv = format!("email,id,x\nyou@example.com,7,\"{value}\"\n");
+            let mailing = Mailing::new(Server::builder(), &template, &csv).await;
+            mailing.run(&[]).await.exits_with(0);
+            let content = mailing.one();
+            let text = String::from_utf8(content.clone()).unwrap();
+            assert_eq!(text.matches("\r\n--b").count(), 2, "{text}");
+            let message = MessageParser::new().parse(&content).unwrap();
+            assert_eq!(message.parts.len(), 2, "{text}");
+            let body = message.body_text(0).unwrap().replace("\r\n", "\n");
+            assert_eq!(body.trim_end(), value.trim_end(), "{text}");
+            assert!(text.contains(" name=\"7.txt\""), "{text}");
+            assert!(text.contains(" title*=utf-8''%C3%9Cbersicht"), "{text}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn bad_input_is_refused_before_anything_is_sent() {
     let good = csv(3);
