@@ -39,7 +39,7 @@ pub enum LookupErrorKind {
 }
 
 impl LookupError {
-    /// An error of this kind. The resolver makes its own; programs need it for
+    /// An error of this kind. [`Resolver`](super::Resolver) makes its own; programs need it for
     /// their tests.
     pub fn new(
         name: DomainName,
@@ -80,7 +80,8 @@ impl LookupError {
         match self.kind {
             LookupErrorKind::Bogus => {
                 "the domain's DNSSEC signatures are broken, or its answers are forged on the way: \
-                 try later, and tell the domain's postmaster; check this machine's clock"
+                 try later, and tell the domain's postmaster; if every domain fails, check this \
+                 machine's clock, and that the resolver passes DNSSEC records on"
             }
             LookupErrorKind::ServerFailure => {
                 "the domain's DNS servers do not answer, or its DNSSEC signatures are broken: \

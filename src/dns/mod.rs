@@ -6,10 +6,18 @@
 //! an absence.
 
 mod answer;
+mod cache;
 mod error;
 pub(crate) mod fields;
 mod name;
+mod reply;
+mod resolver;
+mod system;
+#[cfg(test)]
+mod tests;
+mod transport;
 
 pub use answer::{Absence, Addresses, Answer, Mx, MxRecords};
 pub use error::{LookupError, LookupErrorKind};
 pub use name::{DomainName, DomainNameError};
+pub use resolver::Resolver;

@@ -5,6 +5,6 @@ pub mod tls_report;
 
 pub use crate::dns::{
     Absence, Addresses, Answer, DomainName, DomainNameError, LookupError, LookupErrorKind, Mx,
-    MxRecords,
+    MxRecords, Resolver,
 };
 pub use crate::tls::dane::{Dane, TlsaRecord};

@@ -11,6 +11,7 @@ mod certificates;
 mod dane;
 mod lab;
 mod postfix;
+mod resolver;
 mod zone;
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};

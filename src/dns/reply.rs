@@ -1,0 +1,162 @@
+//! What an answer says about the name that was asked for: records, or that there are none, at the
+//! end of its CNAMEs.
+
+use std::time::Duration;
+
+use domain::base::iana::Rcode;
+use domain::base::{Message, Name, ParsedName, Rtype, ToName as _, UnknownRecordData};
+use domain::rdata::{Cname, Soa};
+
+use super::{Absence, DomainName, LookupErrorKind};
+
+/// The maximum number of CNAMEs that are followed, as of Unbound.
+const MAX_ALIASES: usize = 11;
+/// How long an answer is kept at most (RFC 8767, 4 proposes a week for names that exist).
+const MAX_TTL: Duration = Duration::from_secs(24 * 60 * 60);
+/// How long the absence of records is kept at most (RFC 2308, 5).
+const MAX_ABSENCE_TTL: Duration = Duration::from_secs(3 * 60 * 60);
+
+/// What an answer says.
+#[derive(Clone, Debug)]
+pub(super) struct Reply {
+    /// Where the CNAMEs lead.
+    pub(super) name: DomainName,
+    /// The names that have CNAMEs, beginning with the one that was asked for.
+    pub(super) aliases: Vec<DomainName>,
+    /// The data of each record.
+    pub(super) records: Result<Vec<Data>, Absence>,
+    /// How long it may be kept.
+    pub(super) ttl: Duration,
+}
+
+/// The data of a record, with the message whose names it may refer to.
+#[derive(Clone, Debug)]
+pub(super) enum Data {
+    /// The preference, and the host as text.
+    Mx(u16, String),
+    /// Any other data.
+    Octets(Vec<u8>),
+}
+
+/// Why an answer cannot be used.
+pub(super) type Fault = (LookupErrorKind, &'static str);
+
+const MALFORMED: Fault = (LookupErrorKind::Malformed, "a record cannot be parsed");
+
+impl Reply {
+    /// Reads an answer with the code NOERROR or NXDOMAIN.
+    pub(super) fn read(
+        message: &Message<Vec<u8>>,
+        asked: &DomainName,
+        record_type: Rtype,
+    ) -> Result<Self, Fault> {
+        let mut name = asked.clone();
+        let mut owner = absolute(asked);
+        let mut aliases = Vec::new();
+        let mut ttl = MAX_TTL;
+        loop {
+            let found = records_of(message, &owner, record_type, &mut ttl)?;
+            if !found.is_empty() {
+                return Ok(Reply {
+                    name,
+                    aliases,
+                    records: Ok(found),
+                    ttl,
+                });
+            }
+            let Some(target) = alias_of(message, &owner, &mut ttl)? else {
+                break;
+            };
+            aliases.push(name);
+            if aliases.len() > MAX_ALIASES {
+                return Err((LookupErrorKind::TooManyAliases, ""));
+            }
+            let not_a_name = (
+                LookupErrorKind::Malformed,
+                "a CNAME leads to an invalid name",
+            );
+            name = DomainName::new(&target.to_string()).map_err(|_| not_a_name)?;
+            owner = target;
+        }
+        let absence = match message.header().rcode() {
+            Rcode::NXDOMAIN => Absence::NoSuchName,
+            _ => Absence::NoRecords,
+        };
+        Ok(Reply {
+            name,
+            aliases,
+            records: Err(absence),
+            ttl: absence_ttl(message)?.min(ttl),
+        })
+    }
+}
+
+/// The name in wire format.
+pub(super) fn absolute(name: &DomainName) -> Name<Vec<u8>> {
+    Name::vec_from_str(name.as_str()).expect("a DomainName is a name")
+}
+
+fn records_of(
+    message: &Message<Vec<u8>>,
+    owner: &Name<Vec<u8>>,
+    record_type: Rtype,
+    ttl: &mut Duration,
+) -> Result<Vec<Data>, Fault> {
+    let mut found = Vec::new();
+    for record in message.answer().map_err(|_| MALFORMED)? {
+        let record = record.map_err(|_| MALFORMED)?;
+        if record.rtype() != record_type || !record.owner().name_eq(owner) {
+            continue;
+        }
+        *ttl = record.ttl().into_duration().min(*ttl);
+        found.push(if record_type == Rtype::MX {
+            let mx = record.to_record::<domain::rdata::Mx<ParsedName<_>>>();
+            let mx = mx.ok().flatten().ok_or(MALFORMED)?;
+            let mx = mx.data();
+            Data::Mx(mx.preference(), mx.exchange().to_string())
+        } else {
+            let data = record.to_record::<UnknownRecordData<_>>();
+            let data = data.ok().flatten().ok_or(MALFORMED)?;
+            Data::Octets(AsRef::<[u8]>::as_ref(data.data().data()).to_vec())
+        });
+    }
+    Ok(found)
+}
+
+fn alias_of(
+    message: &Message<Vec<u8>>,
+    owner: &Name<Vec<u8>>,
+    ttl: &mut Duration,
+) -> Result<Option<Name<Vec<u8>>>, Fault> {
+    let mut target: Option<Name<Vec<u8>>> = None;
+    for record in message.answer().map_err(|_| MALFORMED)? {
+        let record = record.map_err(|_| MALFORMED)?;
+        if record.rtype() != Rtype::CNAME || !record.owner().name_eq(owner) {
+            continue;
+        }
+        let cname = record.to_record::<Cname<ParsedName<_>>>();
+        let cname = cname.ok().flatten().ok_or(MALFORMED)?;
+        let found: Name<Vec<u8>> = cname.data().cname().to_name();
+        if target
+            .as_ref()
+            .is_some_and(|target| !target.name_eq(&found))
+        {
+            return Err((LookupErrorKind::Malformed, "a name has two CNAMEs"));
+        }
+        *ttl = record.ttl().into_duration().min(*ttl);
+        target = Some(found);
+    }
+    Ok(target)
+}
+
+/// RFC 2308, 5: the lesser of the SOA record's own TTL and its field MINIMUM.
+fn absence_ttl(message: &Message<Vec<u8>>) -> Result<Duration, Fault> {
+    for record in message.authority().map_err(|_| MALFORMED)? {
+        let record = record.map_err(|_| MALFORMED)?;
+        if let Ok(Some(soa)) = record.to_record::<Soa<ParsedName<_>>>() {
+            let ttl = soa.ttl().min(soa.data().minimum());
+            return Ok(ttl.into_duration().min(MAX_ABSENCE_TTL));
+        }
+    }
+    Ok(Duration::ZERO)
+}

@@ -1,0 +1,328 @@
+//! Resolvers that fail, lie or are silent: none of it may read as an absence.
+
+use std::future::Future;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use domain::base::Rtype;
+use domain::base::iana::Rcode;
+use domain::base::{Message, MessageBuilder, Name, Ttl};
+use domain::rdata::{A, Cname, Soa};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, UdpSocket};
+
+use super::*;
+
+/// What a resolver makes of a question. `None` for silence.
+type Answers = fn(&Message<Vec<u8>>) -> Option<Vec<u8>>;
+
+/// A resolver on the loopback interface, and how many questions it has had.
+async fn serve(udp: Answers, tcp: Answers) -> (SocketAddr, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let socket = UdpSocket::bind(address).await.unwrap();
+    let count = Arc::new(AtomicUsize::new(0));
+    let counter = count.clone();
+    tokio::spawn(async move {
+        let mut buffer = vec![0; 4096];
+        loop {
+            let (length, client) = socket.recv_from(&mut buffer).await.unwrap();
+            counter.fetch_add(1, Ordering::SeqCst);
+            let question = Message::from_octets(buffer[..length].to_vec()).unwrap();
+            if let Some(answer) = udp(&question) {
+                socket.send_to(&answer, client).await.unwrap();
+            }
+        }
+    });
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut question = vec![0; stream.read_u16().await.unwrap().into()];
+            stream.read_exact(&mut question).await.unwrap();
+            let question = Message::from_octets(question).unwrap();
+            if let Some(answer) = tcp(&question) {
+                stream.write_u16(answer.len() as u16).await.unwrap();
+                stream.write_all(&answer).await.unwrap();
+            }
+        }
+    });
+    (address, count)
+}
+
+fn name(text: &str) -> DomainName {
+    DomainName::new(text).unwrap()
+}
+
+/// An anchor that no name of these tests is below, so that answers without signatures are insecure.
+const ELSEWHERE: &str =
+    "elsewhere. IN DS 1 13 2 E06D44B80B8F1D39A95C0B0D7C65D08458E880409BBC683457104237C7F8EC8D";
+
+fn unsigned(server: SocketAddr) -> Resolver {
+    Resolver::new(server).anchors(ELSEWHERE).unwrap()
+}
+
+/// An answer with this code and no records.
+fn code(question: &Message<Vec<u8>>, code: Rcode) -> Option<Vec<u8>> {
+    let builder = MessageBuilder::new_vec()
+        .start_answer(question, code)
+        .ok()?;
+    Some(builder.finish())
+}
+
+/// An answer with one address, for whatever name was asked for.
+fn address(question: &Message<Vec<u8>>) -> Option<Vec<u8>> {
+    let asked = question.sole_question().ok()?;
+    let mut answer = MessageBuilder::new_vec()
+        .start_answer(question, Rcode::NOERROR)
+        .ok()?;
+    if asked.qtype() == Rtype::A {
+        let a = A::new(Ipv4Addr::new(192, 0, 2, 1));
+        answer.push((asked.qname(), Ttl::from_secs(60), a)).ok()?;
+        return Some(answer.finish());
+    }
+    absence(question)
+}
+
+/// An absence with its SOA record (RFC 2308, 2.2).
+fn absence(question: &Message<Vec<u8>>) -> Option<Vec<u8>> {
+    let answer = MessageBuilder::new_vec()
+        .start_answer(question, Rcode::NOERROR)
+        .ok()?;
+    let mut authority = answer.authority();
+    let zone = Name::vec_from_str("example").unwrap();
+    let minute = Ttl::from_secs(60);
+    let soa = Soa::new(
+        zone.clone(),
+        zone.clone(),
+        1.into(),
+        minute,
+        minute,
+        minute,
+        minute,
+    );
+    authority.push((zone, minute, soa)).ok()?;
+    Some(authority.finish())
+}
+
+fn silence(_: &Message<Vec<u8>>) -> Option<Vec<u8>> {
+    None
+}
+
+async fn failure<T: std::fmt::Debug>(answer: impl Future<Output = Answer<T>>) -> LookupErrorKind {
+    match answer.await {
+        Answer::Failed(error) => error.kind(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn an_error_is_not_an_absence() {
+    for (answers, kind) in [
+        (
+            (|q| code(q, Rcode::SERVFAIL)) as Answers,
+            LookupErrorKind::ServerFailure,
+        ),
+        (|q| code(q, Rcode::REFUSED), LookupErrorKind::Refused),
+        (|q| code(q, Rcode::NOTIMP), LookupErrorKind::Refused),
+        (|q| code(q, Rcode::FORMERR), LookupErrorKind::Refused),
+        // Neither records nor the SOA record of an absence.
+        (|q| code(q, Rcode::NOERROR), LookupErrorKind::ServerFailure),
+        (|q| code(q, Rcode::NXDOMAIN), LookupErrorKind::ServerFailure),
+    ] {
+        let (server, _) = serve(answers, silence).await;
+        let resolver = unsigned(server);
+        let domain = name("mail.example");
+        assert_eq!(failure(resolver.mx(&domain)).await, kind);
+        assert_eq!(failure(resolver.addresses(&domain)).await, kind);
+        assert_eq!(failure(resolver.tlsa(&domain, 25)).await, kind);
+        assert_eq!(failure(resolver.txt(&domain)).await, kind);
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_signed_is_bogus_below_an_anchor() {
+    for answers in [address as Answers, absence] {
+        let (server, _) = serve(answers, silence).await;
+        let resolver = Resolver::new(server);
+        let kind = failure(resolver.addresses(&name("mail.example"))).await;
+        assert_eq!(kind, LookupErrorKind::Bogus);
+    }
+}
+
+#[tokio::test]
+async fn keys_that_cannot_be_had_are_a_failure() {
+    fn only_addresses(question: &Message<Vec<u8>>) -> Option<Vec<u8>> {
+        match question.qtype() {
+            Some(Rtype::DNSKEY | Rtype::DS) => code(question, Rcode::SERVFAIL),
+            _ => address(question),
+        }
+    }
+    let (server, _) = serve(only_addresses, silence).await;
+    let kind = failure(Resolver::new(server).addresses(&name("mail.example"))).await;
+    assert_eq!(kind, LookupErrorKind::ServerFailure);
+}
+
+#[tokio::test(start_paused = true)]
+async fn silence_is_a_time_out() {
+    let (server, count) = serve(silence, silence).await;
+    let resolver = unsigned(server).timeout(Duration::from_secs(5));
+    let kind = failure(resolver.mx(&name("mail.example"))).await;
+    assert_eq!(kind, LookupErrorKind::TimedOut);
+    // It is asked again.
+    assert!(count.load(Ordering::SeqCst) > 1);
+}
+
+#[tokio::test]
+async fn a_closed_port_is_a_failure_of_the_network() {
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let server = socket.local_addr().unwrap();
+    drop(socket);
+    let kind = failure(unsigned(server).mx(&name("mail.example"))).await;
+    assert_eq!(kind, LookupErrorKind::Network);
+}
+
+#[tokio::test]
+async fn garbage_and_answers_to_others_are_ignored() {
+    fn garbage(question: &Message<Vec<u8>>) -> Option<Vec<u8>> {
+        let mut answer = address(question)?;
+        // Another id: what a forger has to guess.
+        answer[0] ^= 1;
+        Some(answer)
+    }
+    let (server, _) = serve(garbage, silence).await;
+    let resolver = unsigned(server).timeout(Duration::from_millis(300));
+    let kind = failure(resolver.addresses(&name("mail.example"))).await;
+    assert_eq!(kind, LookupErrorKind::TimedOut);
+}
+
+#[tokio::test]
+async fn a_truncated_answer_is_asked_for_by_tcp() {
+    fn truncated(question: &Message<Vec<u8>>) -> Option<Vec<u8>> {
+        let mut answer = code(question, Rcode::NOERROR)?;
+        // The bit TC.
+        answer[2] |= 2;
+        Some(answer)
+    }
+    let (server, _) = serve(truncated, address).await;
+    let answer = unsigned(server).addresses(&name("mail.example")).await;
+    let found = &answer.records().unwrap().addresses;
+    assert_eq!(*found, [Ipv4Addr::new(192, 0, 2, 1)]);
+
+    fn other(question: &Message<Vec<u8>>) -> Option<Vec<u8>> {
+        let mut answer = address(question)?;
+        answer[1] ^= 1;
+        Some(answer)
+    }
+    let (server, _) = serve(truncated, other).await;
+    let kind = failure(unsigned(server).addresses(&name("mail.example"))).await;
+    assert_eq!(kind, LookupErrorKind::Malformed);
+    let (server, _) = serve(truncated, silence).await;
+    let kind = failure(unsigned(server).addresses(&name("mail.example"))).await;
+    assert_eq!(kind, LookupErrorKind::Network);
+}
+
+#[tokio::test]
+async fn the_next_resolver_is_asked() {
+    let (refuses, _) = serve(|q| code(q, Rcode::REFUSED), silence).await;
+    let (answers, _) = serve(address, silence).await;
+    let resolver = Resolver::with_servers(vec![refuses, answers])
+        .anchors(ELSEWHERE)
+        .unwrap();
+    let answer = resolver.addresses(&name("mail.example")).await;
+    assert!(matches!(answer, Answer::Insecure(Ok(_))), "{answer:?}");
+}
+
+#[tokio::test]
+async fn answers_are_kept_and_failures_are_not() {
+    let (server, count) = serve(address, silence).await;
+    let resolver = unsigned(server);
+    for _ in 0..3 {
+        let answer = resolver.clone().addresses(&name("mail.example")).await;
+        assert!(answer.records().is_some());
+    }
+    // A, and the absence of AAAA.
+    assert_eq!(count.load(Ordering::SeqCst), 2);
+
+    let (server, count) = serve(|q| code(q, Rcode::SERVFAIL), silence).await;
+    let resolver = unsigned(server);
+    for _ in 0..3 {
+        failure(resolver.mx(&name("mail.example"))).await;
+    }
+    assert_eq!(count.load(Ordering::SeqCst), 3);
+}
+
+#[tokio::test]
+async fn a_circle_of_aliases_ends() {
+    fn circle(question: &Message<Vec<u8>>) -> Option<Vec<u8>> {
+        let mut answer = MessageBuilder::new_vec()
+            .start_answer(question, Rcode::NOERROR)
+            .ok()?;
+        for (from, to) in [("a.example", "b.example"), ("b.example", "a.example")] {
+            let [from, to] = [from, to].map(|name| Name::vec_from_str(name).unwrap());
+            answer
+                .push((from, Ttl::from_secs(60), Cname::new(to)))
+                .ok()?;
+        }
+        Some(answer.finish())
+    }
+    let (server, _) = serve(circle, silence).await;
+    let kind = failure(unsigned(server).mx(&name("a.example"))).await;
+    assert_eq!(kind, LookupErrorKind::TooManyAliases);
+}
+
+#[tokio::test]
+async fn damaged_records_are_a_failure() {
+    /// An address of three octets.
+    fn short(question: &Message<Vec<u8>>) -> Option<Vec<u8>> {
+        let mut answer = address(question)?;
+        let length = answer.len();
+        if question.qtype() == Some(Rtype::A) {
+            answer.pop();
+            answer[length - 5] = 3;
+        }
+        Some(answer)
+    }
+    let (server, _) = serve(short, silence).await;
+    let kind = failure(unsigned(server).addresses(&name("mail.example"))).await;
+    assert_eq!(kind, LookupErrorKind::Malformed);
+}
+
+#[test]
+fn anchors_are_ds_or_dnskey_records() {
+    let resolver = Resolver::new(([127, 0, 0, 1], 53).into());
+    for (records, error) in [
+        ("", "there are none"),
+        ("; a comment\n", "there are none"),
+        (". IN A 192.0.2.1", "type A"),
+        (". IN DS 20326 8 2 zz", "anchors"),
+        ("$INCLUDE other", "include"),
+        ("no zone file", "anchors"),
+    ] {
+        let found = resolver.clone().anchors(records).unwrap_err();
+        assert_eq!(found.kind(), crate::ErrorKind::Config);
+        assert!(found.to_string().contains(error), "{records}: {found}");
+    }
+    // As BIND's dnssec-keygen and unbound-anchor write them.
+    for records in [
+        ". 172800 IN DNSKEY 257 3 13 mdsswUyr3DPW132mOi8V9xESWE8jTo0d\n\
+         xCjjnopKl+GqJxpVXckHAeF+KkxLbxILfDLUT0rAK9iUzy1L53eKGQ== ;{id = 1}",
+        "example. IN DS 1 13 2 E06D44B80B8F1D39A95C0B0D7C65D08458E880409BBC683457104237C7F8EC8D",
+    ] {
+        let records = records.replacen("\nxCjj", "xCjj", 1);
+        resolver.clone().anchors(&records).unwrap();
+    }
+}
+
+#[test]
+fn lookups_can_be_spawned() {
+    fn is_send<T: Send>(_: T) {}
+    fn check(resolver: &'static Resolver, name: &'static DomainName) {
+        is_send(resolver.mx(name));
+        is_send(resolver.addresses(name));
+        is_send(resolver.tlsa(name, 25));
+        is_send(resolver.txt(name));
+    }
+    let _ = check;
+}

@@ -1,0 +1,208 @@
+//! Questions to resolvers, by UDP, and by TCP where the answer does not fit.
+
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use domain::base::iana::Rcode;
+use domain::base::{Message, MessageBuilder, Name, Rtype};
+use domain::net::client::request::{
+    self, ComposeRequest as _, GetResponse, RequestMessage, SendRequest,
+};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpStream, UdpSocket};
+use tokio::time::timeout;
+
+/// The size of answers by UDP that a resolver may send: those that are not fragmented on the way
+/// (DNS Flag Day 2020).
+const UDP_SIZE: u16 = 1232;
+/// How long the first answer of a resolver is waited for. Each further round waits twice as long.
+const FIRST_WAIT: Duration = Duration::from_secs(1);
+/// How often every resolver is asked.
+const ROUNDS: u32 = 4;
+
+/// The resolvers that are asked, in this order.
+#[derive(Clone, Debug)]
+pub(super) struct Upstream(pub(super) Arc<[SocketAddr]>);
+
+/// Why no resolver answered.
+#[derive(Debug)]
+pub(super) enum Failure {
+    TimedOut(SocketAddr),
+    Network(SocketAddr, io::Error),
+    /// What came by TCP is not the answer.
+    Malformed(SocketAddr),
+    /// The answer is an error.
+    Code(SocketAddr, Rcode),
+}
+
+type Request = RequestMessage<Vec<u8>>;
+
+impl Upstream {
+    /// Asks for the records of a name, with what proves them. The bit CD lets data arrive that a
+    /// resolver which validates would withhold: what is valid is judged here.
+    pub(super) async fn ask(
+        &self,
+        name: &Name<Vec<u8>>,
+        record_type: Rtype,
+    ) -> Result<Message<Bytes>, Failure> {
+        let mut question = MessageBuilder::new_vec().question();
+        let request = question
+            .push((name, record_type))
+            .ok()
+            .and_then(|()| Request::new(question.into_message()).ok())
+            .expect("a question has room in a vector");
+        self.send(request).await
+    }
+
+    /// Sends a question until a resolver answers it.
+    async fn send(&self, mut request: Request) -> Result<Message<Bytes>, Failure> {
+        request.header_mut().set_random_id();
+        request.header_mut().set_rd(true);
+        request.header_mut().set_cd(true);
+        request.set_dnssec_ok(true);
+        request.set_udp_payload_size(UDP_SIZE);
+        let question = request.to_vec().expect("a question is a message");
+
+        let mut failure = None;
+        for round in 0..ROUNDS {
+            let wait = FIRST_WAIT * 2_u32.pow(round);
+            for &server in &*self.0 {
+                let answer = timeout(wait, exchange(server, &request, &question)).await;
+                match answer.unwrap_or(Err(Failure::TimedOut(server))) {
+                    Ok(message) => return Ok(message),
+                    Err(other) => failure = Some(other),
+                }
+            }
+            // Only silence may be a loss on the way.
+            if !matches!(failure, Some(Failure::TimedOut(_))) {
+                break;
+            }
+        }
+        Err(failure.expect("there is a resolver"))
+    }
+}
+
+/// Asks one resolver once.
+async fn exchange(
+    server: SocketAddr,
+    request: &Request,
+    question: &[u8],
+) -> Result<Message<Bytes>, Failure> {
+    let network = |error| Failure::Network(server, error);
+    let mut answer = by_udp(server, request, question).await.map_err(network)?;
+    if answer.header().tc() {
+        answer = by_tcp(server, question).await.map_err(network)?;
+        if !request.is_answer(answer.for_slice()) {
+            return Err(Failure::Malformed(server));
+        }
+    }
+    match answer.header().rcode() {
+        Rcode::NOERROR | Rcode::NXDOMAIN => Ok(answer),
+        code => Err(Failure::Code(server, code)),
+    }
+}
+
+async fn by_udp(
+    server: SocketAddr,
+    request: &Request,
+    question: &[u8],
+) -> io::Result<Message<Bytes>> {
+    let any = match server {
+        SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
+        SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
+    };
+    let socket = UdpSocket::bind(any).await?;
+    socket.connect(server).await?;
+    socket.send(question).await?;
+    let mut buffer = vec![0; usize::from(u16::MAX)];
+    loop {
+        let length = socket.recv(&mut buffer).await?;
+        // Anything else may be forged, and the answer may follow.
+        if let Ok(answer) = Message::from_octets(Bytes::copy_from_slice(&buffer[..length]))
+            && request.is_answer(answer.for_slice())
+        {
+            return Ok(answer);
+        }
+    }
+}
+
+/// RFC 1035, 4.2.2: a message follows its length in two octets.
+async fn by_tcp(server: SocketAddr, question: &[u8]) -> io::Result<Message<Bytes>> {
+    let mut stream = TcpStream::connect(server).await?;
+    let length = u16::try_from(question.len()).map_err(io::Error::other)?;
+    stream
+        .write_all(&[&length.to_be_bytes(), question].concat())
+        .await?;
+    let mut answer = vec![0; stream.read_u16().await?.into()];
+    stream.read_exact(&mut answer).await?;
+    Message::from_octets(answer.into()).map_err(|_| io::ErrorKind::InvalidData.into())
+}
+
+/// The failure of a question that the validator asked, which its own error does not have.
+#[derive(Debug, Default)]
+pub(super) struct Lost(Mutex<Option<Failure>>);
+
+tokio::task_local! {
+    /// That of the lookup that this task is in.
+    pub(super) static LOST: Lost;
+}
+
+impl Lost {
+    fn set(&self, failure: Failure) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(failure);
+    }
+
+    pub(super) fn take(&self) -> Option<Failure> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// For the validator, which looks up the keys of zones.
+impl SendRequest<Request> for Upstream {
+    fn send_request(&self, request: Request) -> Box<dyn GetResponse + Send + Sync> {
+        let upstream = self.clone();
+        Box::new(Lookup { upstream, request })
+    }
+}
+
+#[derive(Debug)]
+struct Lookup {
+    upstream: Upstream,
+    request: Request,
+}
+
+impl GetResponse for Lookup {
+    fn get_response(
+        &mut self,
+    ) -> Pin<Box<dyn Future<Output = Result<Message<Bytes>, request::Error>> + Send + Sync + '_>>
+    {
+        Box::pin(async {
+            let answer = self.upstream.send(self.request.clone()).await;
+            answer.map_err(|failure| {
+                let lost = |lost: &Lost| lost.set(failure);
+                // Outside of a lookup, there is none to tell.
+                _ = LOST.try_with(lost);
+                request::Error::NoTransportAvailable
+            })
+        })
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::TimedOut(server) => write!(f, "{server}"),
+            Failure::Network(server, error) => write!(f, "{server}: {error}"),
+            Failure::Malformed(server) => {
+                write!(f, "{server} sent by TCP what is not the answer")
+            }
+            Failure::Code(server, code) => write!(f, "{server} answered {code}"),
+        }
+    }
+}
