@@ -205,6 +205,15 @@ impl Error {
         self
     }
 
+    /// Whether the server refused the sender, a recipient or the message, and not the session: 421
+    /// (RFC 5321, 3.8) and 530 (RFC 4954, 6) may answer any command.
+    #[cfg(feature = "client")]
+    pub(crate) fn is_refusal_of_message(&self) -> bool {
+        self.kind() == ErrorKind::Refused
+            && self.phase().is_of_message()
+            && !matches!(self.reply().map(Reply::code), Some(421 | 530))
+    }
+
     pub(crate) fn set_outcome_unknown(&mut self, unknown: bool) {
         self.0.outcome_unknown = unknown;
     }

@@ -150,7 +150,7 @@ impl From<Pool> for FailoverServer {
 /// |---|---|---|
 /// | no connection, it was lost, a time-out, a protocol violation | yes | yes |
 /// | TLS failed, the login failed or would be unprotected, a setting is unusable | yes | yes |
-/// | the server refused the session, with 4xx or 5xx, or sent 421 | yes | yes |
+/// | the server refused the session, with 4xx or 5xx, or sent 421 or 530 | yes | yes |
 /// | MAIL was refused with 4xx | yes | yes |
 /// | all recipients or the message were refused with 4xx | yes | no |
 /// | the server lacks an extension that the message needs, or it is too large | yes | no |
@@ -584,13 +584,10 @@ fn health(error: &Error) -> Health {
         }
         ErrorKind::Unsupported => Health::Works,
         ErrorKind::Refused => {
-            let code = error.reply().map(crate::proto::Reply::code);
-            let is_of_message = error.phase().is_of_message();
             let is_of_sender = error.phase() == Phase::Mail && error.is_transient();
-            match code {
-                Some(421) => Health::Fails,
-                _ if is_of_message && !is_of_sender => Health::Works,
-                _ => Health::Fails,
+            match error.is_refusal_of_message() && !is_of_sender {
+                true => Health::Works,
+                false => Health::Fails,
             }
         }
         ErrorKind::Config
@@ -616,7 +613,7 @@ fn may_go_on(error: &Error, receipt: Option<&Receipt>) -> bool {
     }
     match error.kind() {
         ErrorKind::Request | ErrorKind::Input | ErrorKind::Handover => false,
-        ErrorKind::Refused if error.phase().is_of_message() => {
+        ErrorKind::Refused if error.is_refusal_of_message() => {
             error.is_transient() || recipients.iter().any(Recipient::is_transient)
         }
         _ => true,

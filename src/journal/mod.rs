@@ -150,8 +150,9 @@ impl JournalState {
     ///
     /// The request itself may be what is wrong with a message ([`ErrorKind::Request`]), or that the
     /// server lacks an extension ([`ErrorKind::Unsupported`]); such a message counts as refused. A
-    /// permanent failure that concerns all messages, such as a refused session, a refused login or
-    /// an invalid setting of the endpoint, says nothing about this one, which was not sent.
+    /// permanent failure that concerns all messages, such as a refused session, a login that is
+    /// refused or missing (530, RFC 4954, 6), or an invalid setting of the endpoint, says nothing
+    /// about this one, which was not sent.
     pub fn of(outcome: &crate::Result<Receipt>) -> Self {
         match outcome {
             Ok(_) => JournalState::Sent,
@@ -165,7 +166,7 @@ impl JournalState {
 /// Whether the message itself has failed, and not the session that was to send it.
 fn is_of_message(error: &Error) -> bool {
     match error.kind() {
-        ErrorKind::Refused => error.phase().is_of_message(),
+        ErrorKind::Refused => error.is_refusal_of_message(),
         // A message that is not valid has no recipients yet. A setting of the endpoint that is not
         // valid concerns those of all messages.
         ErrorKind::Request if error.phase() == Phase::Setup => error

@@ -41,6 +41,10 @@ fn outcomes_are_read_again() {
             (key, sent()),
             ("refused", refused("550 5.1.1 No such user")),
             ("later", refused("450 4.2.1 Busy")),
+            (
+                "login first",
+                refused("530 5.7.57 Client not authenticated"),
+            ),
             ("lost", failed(ErrorKind::Closed)),
             ("unknown", unknown()),
             ("bad", failed(ErrorKind::Request)),
@@ -72,6 +76,11 @@ fn outcomes_are_read_again() {
             (key.as_bytes(), JournalState::Sent, ""),
             (b"refused", JournalState::Refused, "550 5.1.1 No such user"),
             (b"later", JournalState::NotSent, "450 4.2.1 Busy"),
+            (
+                b"login first",
+                JournalState::NotSent,
+                "530 5.7.57 Client not authenticated",
+            ),
             (b"lost", JournalState::NotSent, "it failed"),
             (b"unknown", JournalState::InDoubt, "it failed"),
             (b"bad", JournalState::Refused, "it failed"),

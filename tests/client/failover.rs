@@ -74,6 +74,7 @@ async fn a_message_goes_on_only_where_nothing_of_it_was_taken() {
         (answering("MAIL", "421 4.3.2 Not now"), true, true),
         (answering("MAIL", "451 4.3.0 Not now"), true, true),
         (answering("MAIL", "550 5.7.1 Not you"), false, false),
+        (answering("MAIL", "530 5.7.0 Log in first"), true, true),
         (answering("RCPT", "450 4.2.0 Greylisted"), true, false),
         (answering("RCPT", "550 5.1.1 Unknown"), false, false),
         (answering("DATA", "451 4.3.0 Not now"), true, false),
@@ -92,8 +93,8 @@ async fn a_message_goes_on_only_where_nothing_of_it_was_taken() {
         );
         let url = match number {
             // The password is wrong; the certificate is not trusted.
-            13 => first.url().replace("other", "wrong"),
-            14 => format!("smtp://localhost:{}", first.port()),
+            14 => first.url().replace("other", "wrong"),
+            15 => format!("smtp://localhost:{}", first.port()),
             _ => first.url(),
         };
         let failover = Failover::new([server(&url), server(&second.url())]);
