@@ -210,10 +210,10 @@ impl Template {
                 .iter()
                 .map(|byte| format!("{byte:02x}"))
                 .collect();
+            let sender = sender.to_ascii();
             let domain = sender
-                .as_str()
-                .rsplit_once('@')
-                .map_or("localhost", |(_, domain)| domain);
+                .as_ref()
+                .map_or("localhost", |sender| sender.domain());
             out.extend(format!("Message-ID: <{id}@{domain}>\r\n").bytes());
         }
         for piece in &self.pieces {

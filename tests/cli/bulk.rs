@@ -398,6 +398,15 @@ async fn fields_take_whole_values() {
 }
 
 #[tokio::test]
+async fn the_message_id_is_ascii() {
+    let mailing = Mailing::new(Server::builder(), "Subject: x\n\nHi.\n", &csv(1)).await;
+    let from = ["--from", "news@b\u{fc}cher.example"];
+    mailing.run(&from).await.exits_with(0);
+    let text = String::from_utf8(mailing.one()).unwrap();
+    assert!(text.contains("@xn--bcher-kva.example>\r\n"), "{text}");
+}
+
+#[tokio::test]
 async fn the_envelope_has_the_senders_address() {
     let template = "From: a@example.org, b@example.org\r\nSender: s@example.org\r\n\r\nHi.\r\n";
     let mailing = Mailing::new(Server::builder(), template, &csv(1)).await;
