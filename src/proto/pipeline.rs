@@ -78,13 +78,15 @@ impl Machine {
 
     /// Writes DATA, or opens the message that goes in chunks without it. Says whether it did.
     fn send_data(&mut self) -> bool {
-        // The end also waits for a message before it that is withdrawn and without its outcome.
-        let is_withdrawn_before = self.transactions.iter().any(|state| state.is_withdrawn);
+        // The end also waits for a message before it that is withdrawn and without its outcome: the
+        // last one before it, or one for which that waits, whose end is held back.
+        let last_before = self.transactions.iter().rev().nth(1);
+        let is_after_withdrawn = last_before.is_some_and(|state| state.is_withdrawn);
         let Some(state) = self.transactions.back_mut() else {
             return false;
         };
         state.is_end_held =
-            state.transaction.hand_over || self.wire.is_holding() || is_withdrawn_before;
+            state.transaction.hand_over || self.wire.is_holding() || is_after_withdrawn;
         let framing = state.best_framing(&self.capabilities);
         // Of many bytes that no recipient will get, none should be sent.
         let waits = state.transaction.all_or_nothing || framing == Framing::Chunks;
