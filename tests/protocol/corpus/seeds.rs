@@ -2,7 +2,7 @@
 
 use envoi::proto::Content;
 
-use support::dialogue::{Dialogue, Send, Tls, Turn};
+use support::dialogue::{Dialogue, HandOver, Send, Tls, Turn};
 
 /// All that the server says, behind the byte that says how it is split.
 pub fn reply(dialogue: &Dialogue) -> Vec<Vec<u8>> {
@@ -96,6 +96,7 @@ pub fn machine(dialogue: &Dialogue) -> Vec<Vec<u8>> {
     ]);
     let mut sends = dialogue.sends.iter();
     let mut message: &[u8] = b"";
+    let mut hand_over = None;
     for turn in &dialogue.script {
         match turn {
             Turn::Server(bytes) => script.extend_from_slice(&[b"^s", &bytes[..]].concat()),
@@ -108,6 +109,7 @@ pub fn machine(dialogue: &Dialogue) -> Vec<Vec<u8>> {
                 } else if text.starts_with("MAIL") {
                     let send = sends.next();
                     message = send.map_or(message, given);
+                    hand_over = send.and_then(|send| send.hand_over);
                     let verb = if dialogue.steps { "^m" } else { "^b" };
                     let recipients = if dialogue.steps {
                         ""
@@ -129,13 +131,25 @@ pub fn machine(dialogue: &Dialogue) -> Vec<Vec<u8>> {
                 } else if text.starts_with("QUIT") {
                     script.extend_from_slice(b"^q");
                 }
-                if (text.ends_with("\r\n.\r\n") || text.contains("BDAT ")) && message.len() < 2000 {
+                // What does not go is held back until the hand-over.
+                let is_held = text.starts_with("MAIL")
+                    && !text.contains("DATA")
+                    && hand_over.is_some_and(|it| it != HandOver::Permitted);
+                let has_end = text.ends_with("\r\n.\r\n") || text.contains("BDAT ");
+                if (has_end || is_held) && message.len() < 2000 {
                     script.extend_from_slice(&[b"^t", message, b"^f"].concat());
+                    script.extend_from_slice(decision(hand_over));
                 }
                 script.extend_from_slice(b"^w");
             }
-            Turn::Body(_) => script
-                .extend_from_slice(&[b"^t", &message[..message.len().min(2000)], b"^w"].concat()),
+            Turn::Body(_) => {
+                let given = &message[..message.len().min(2000)];
+                script.extend_from_slice(&[b"^t", given, b"^w"].concat());
+                if hand_over.is_some() {
+                    script.extend_from_slice(b"^f");
+                    script.extend_from_slice(decision(hand_over));
+                }
+            }
             Turn::Tls => script.extend_from_slice(b"^u"),
             Turn::Close => script.extend_from_slice(b"^e"),
             Turn::WaitClose => script.extend_from_slice(b"^w"),
@@ -145,6 +159,15 @@ pub fn machine(dialogue: &Dialogue) -> Vec<Vec<u8>> {
         }
     }
     vec![script]
+}
+
+/// What the caller decides once the message is given whole.
+fn decision(hand_over: Option<HandOver>) -> &'static [u8] {
+    match hand_over {
+        Some(HandOver::Permitted) => b"^h",
+        Some(HandOver::Refused) => b"^v",
+        Some(HandOver::Pending) | None => b"",
+    }
 }
 
 /// The message; one whose size is announced has the size of which there is a letter.
@@ -165,6 +188,7 @@ fn letters(send: &Send) -> String {
     };
     let flags = [
         (send.all_or_nothing, "a"),
+        (send.hand_over.is_some(), "h"),
         (send.size_known, "j"),
         (send.from.is_none(), "n"),
     ];
