@@ -188,6 +188,13 @@ impl Recipient {
         self.code = Some(reply.code());
         self.text = Some(reply.text());
     }
+
+    /// An answer to an earlier attempt says nothing about one whose answer is not known.
+    fn become_unknown(&mut self) {
+        self.outcome = Answer::Unknown;
+        self.code = None;
+        self.text = None;
+    }
 }
 
 /// A reply, as data.
@@ -267,7 +274,7 @@ impl Job {
                     recipient.answer(Answer::Deferred, reply)
                 }
                 Outcome::Refused(reply) => recipient.answer(Answer::Refused, reply),
-                Outcome::Unknown => recipient.outcome = Answer::Unknown,
+                Outcome::Unknown => recipient.become_unknown(),
                 // What is known of an earlier attempt stays.
                 Outcome::NotTried if recipient.outcome == Answer::Unknown => {
                     recipient.outcome = Answer::NotTried
@@ -277,12 +284,11 @@ impl Job {
         }
     }
 
-    /// The recipients that were too many for a transaction (RFC 5321, 4.5.3.1.10) are still to be
-    /// tried.
-    pub fn clear_excess(&mut self, places: &[usize]) {
-        for place in places {
-            let recipient = &mut self.recipients[*place];
-            if matches!(recipient.code, Some(452 | 552)) {
+    /// The recipients that an attempt found to be too many for a transaction are still to be tried.
+    pub fn clear_excess(&mut self, places: &[usize], results: &[envoi::Recipient]) {
+        for (place, result) in places.iter().zip(results) {
+            if matches!(&result.outcome, Outcome::Refused(reply) if is_recipient_limit(reply)) {
+                let recipient = &mut self.recipients[*place];
                 *recipient = Recipient::new(&recipient.address);
             }
         }
@@ -294,7 +300,17 @@ impl Job {
         self.state = State::HandingOver;
         self.attempts += 1;
         for place in places {
-            self.recipients[*place].outcome = Answer::Unknown;
+            self.recipients[*place].become_unknown();
+        }
+    }
+
+    /// The message was certainly not sent: what was marked at the hand-over and has no answer is
+    /// still to be tried.
+    pub fn withdraw(&mut self) {
+        for recipient in &mut self.recipients {
+            if recipient.outcome == Answer::Unknown {
+                recipient.outcome = Answer::NotTried;
+            }
         }
     }
 
@@ -425,6 +441,16 @@ impl fmt::Display for Job {
         }
         Ok(())
     }
+}
+
+/// The transaction has as many recipients as the server takes in one: 452, and 552 in its place,
+/// with X.5.3 or no enhanced code (RFC 5321, 4.5.3.1.10; RFC 3463, 3.6). The same codes also say
+/// that a disk or a mailbox is full.
+fn is_recipient_limit(reply: &Reply) -> bool {
+    let is_about_recipients = reply
+        .enhanced()
+        .is_none_or(|code| (code.subject, code.detail) == (5, 3));
+    matches!(reply.code(), 452 | 552) && is_about_recipients
 }
 
 /// Text of a server, for a terminal: without line ends and control characters.

@@ -1,7 +1,7 @@
 //! One attempt to send a job: one transaction, and what its outcome means for the job.
 
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -76,18 +76,37 @@ impl std::fmt::Display for Refusal {
 
 impl std::error::Error for Refusal {}
 
-/// The first reason in an attempt.
+/// What the callbacks of an attempt found.
 #[derive(Clone, Debug, Default)]
-struct Refusals(Arc<Mutex<Option<Refusal>>>);
+struct Found(Arc<Mutex<Findings>>);
 
-impl Refusals {
-    fn add(&self, refusal: Refusal) -> Refusal {
-        let mut first = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        first.get_or_insert(refusal).clone()
+#[derive(Debug, Default)]
+struct Findings {
+    /// The hand-over has begun: what it stores may be stored even if the session ends meanwhile.
+    has_handover: bool,
+    /// The first one.
+    refusal: Option<Refusal>,
+}
+
+impl Found {
+    fn lock(&self) -> MutexGuard<'_, Findings> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn take(&self) -> Option<Refusal> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    fn handover(&self) {
+        self.lock().has_handover = true;
+    }
+
+    fn has_handover(&self) -> bool {
+        self.lock().has_handover
+    }
+
+    fn refuse(&self, refusal: Refusal) -> Refusal {
+        self.lock().refusal.get_or_insert(refusal).clone()
+    }
+
+    fn refusal(&self) -> Option<Refusal> {
+        self.lock().refusal.take()
     }
 }
 
@@ -133,15 +152,15 @@ impl Sender {
                 return self.fail(&current, reason).await;
             }
             let places = first_transaction(&job, offered.limits());
-            let refusals = Refusals::default();
+            let found = Found::default();
             let envelope = match job.envelope(&places) {
                 Ok(envelope) => envelope,
                 Err(error) => return self.fail(&current, error.to_string()).await,
             };
-            let result = match self.message(&current, &places, &refusals).await {
+            let result = match self.message(&current, &places, &found).await {
                 Ok(message) => connection.send(message.envelope(envelope)).await,
                 Err(refusal) => {
-                    refusals.add(refusal);
+                    found.refuse(refusal);
                     Err(Error::new(
                         ErrorKind::Input,
                         Phase::Setup,
@@ -150,7 +169,7 @@ impl Sender {
                 }
             };
             drop(connection);
-            let has_next = match refusals.take() {
+            let has_next = match found.refusal() {
                 // It may still be this worker's: only its lease was over.
                 Some(Refusal::LeaseLost) => return self.return_job(current.get()).await,
                 Some(Refusal::StoreFailed(error)) if error.is_transient() => {
@@ -164,7 +183,7 @@ impl Sender {
                 None => false,
             };
             match result {
-                Err(error) if may_be_dead && is_before_mail(&error) => {}
+                Err(error) if may_be_dead && !found.has_handover() && is_before_mail(&error) => {}
                 Err(error) if is_before_mail(&error) && error.phase() != Phase::Mail => {
                     return self.no_session(&current, error).await;
                 }
@@ -179,21 +198,22 @@ impl Sender {
         &self,
         current: &Current,
         places: &[usize],
-        refusals: &Refusals,
+        found: &Found,
     ) -> Result<Message<'static>, Refusal> {
         let job = current.get();
         let message = match job.pieces {
             1 => Message::raw(piece(&self.store, &job.id, 0).await?),
-            _ => Message::raw_stream(self.pieces(&job, refusals.clone())),
+            _ => Message::raw_stream(self.pieces(&job, found.clone())),
         };
-        let (store, current, refusals) = (self.store.clone(), current.clone(), refusals.clone());
+        let (store, current, found) = (self.store.clone(), current.clone(), found.clone());
         let places = places.to_vec();
         Ok(message.on_handover(move |handover| {
             let (store, current) = (store.clone(), current.clone());
-            let (refusals, places) = (refusals.clone(), places.clone());
+            let (found, places) = (found.clone(), places.clone());
+            found.handover();
             async move {
                 let permission = hand_over(&store, &current, &places, &handover).await;
-                permission.map_err(|refusal| refusals.add(refusal))
+                permission.map_err(|refusal| found.refuse(refusal))
             }
         }))
     }
@@ -202,17 +222,17 @@ impl Sender {
     fn pieces(
         &self,
         job: &Job,
-        refusals: Refusals,
+        found: Found,
     ) -> impl tokio::io::AsyncRead + Send + Unpin + 'static {
         let (store, id, pieces) = (self.store.clone(), job.id.clone(), job.pieces);
         let pieces = stream::try_unfold(0, move |number| {
-            let (store, id, refusals) = (store.clone(), id.clone(), refusals.clone());
+            let (store, id, found) = (store.clone(), id.clone(), found.clone());
             async move {
                 if number == pieces {
                     return Ok(None);
                 }
                 let piece = piece(&store, &id, number).await;
-                let piece = piece.map_err(|refusal| io::Error::other(refusals.add(refusal)))?;
+                let piece = piece.map_err(|refusal| io::Error::other(found.refuse(refusal)))?;
                 Ok::<_, io::Error>(Some((piece, number + 1)))
             }
         });
@@ -247,7 +267,7 @@ impl Sender {
             has_answer |= recipients.iter().any(|to| to.outcome != Outcome::NotTried);
             // The server takes fewer recipients at once: the others are next.
             if has_next || recipients.iter().any(|to| to.outcome.is_accepted()) {
-                job.clear_excess(places);
+                job.clear_excess(places, recipients);
             }
         }
         match &result {
@@ -258,7 +278,7 @@ impl Sender {
             Err(error) => {
                 job.reason = Some(error.to_string());
                 if !error.outcome_unknown() {
-                    withdraw(&mut job, places);
+                    job.withdraw();
                     fail_untried(&mut job, places, error);
                 }
             }
@@ -288,9 +308,10 @@ impl Sender {
         Some(delay.mul_f64(0.8 + 0.4 * random))
     }
 
-    /// Fails the job for a reason that will not pass.
+    /// Fails a job that was certainly not sent, for a reason that will not pass.
     async fn fail(&self, current: &Current, reason: String) -> Ended {
         let mut job = current.get();
+        job.withdraw();
         job.give_up(reason);
         self.store_outcome(job, None).await
     }
@@ -314,8 +335,9 @@ impl Sender {
         self.store_outcome(job, delay).await
     }
 
-    /// Makes a job wait again that was not handed over.
+    /// Makes a job wait again whose message was certainly not sent.
     pub async fn return_job(&self, mut job: Job) -> Ended {
+        job.withdraw();
         job.state = State::Waiting;
         self.store_outcome(job, Some(Duration::ZERO)).await
     }
@@ -407,17 +429,6 @@ fn is_before_mail(error: &Error) -> bool {
             | Phase::Auth
     );
     is_setup || (ended && matches!(error.phase(), Phase::Reset | Phase::Mail))
-}
-
-/// The message was not sent after all: what was marked at the hand-over and has no answer is still
-/// to be tried.
-fn withdraw(job: &mut Job, places: &[usize]) {
-    for place in places {
-        let recipient = &mut job.recipients[*place];
-        if recipient.outcome == Answer::Unknown {
-            recipient.outcome = Answer::NotTried;
-        }
-    }
 }
 
 /// A failure of the message as a whole is final for the recipients that were not tried.

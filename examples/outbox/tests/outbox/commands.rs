@@ -343,6 +343,63 @@ fn killed_workers_leave_unknown_jobs(store: &TestStore) {
     assert!(unknown["reason"].is_string(), "{unknown}");
 }
 
+/// A recipient whose reply is lost stays unknown, though it was refused for now before.
+fn lost_replies_to_recipients_are_unknown(store: &TestStore) {
+    let server = Server::start(Faults {
+        lost_replies: 1000,
+        lmtp: true,
+        ..Faults::default()
+    });
+    add(store, &["busy-a@example.com", "busy-b@example.com"], &[]);
+    let ended = run(store, &server.url(), &QUICK);
+    assert_eq!(ended.status.code(), Some(79), "{}", stderr(&ended));
+    assert_eq!(server.seen()["busy-a"].accepted, 1);
+    assert_eq!(server.seen()["busy-b"].accepted, 1);
+    let unknown = list(store, "unknown").remove(0);
+    assert_eq!(
+        unknown["recipients"],
+        json!([
+            {"address": "busy-a@example.com", "outcome": "accepted", "code": 250, "text": "Ok"},
+            {"address": "busy-b@example.com", "outcome": "unknown", "code": null, "text": null},
+        ])
+    );
+}
+
+/// A full mailbox is not a limit on recipients: 5xx is final, and 4xx backs off.
+fn full_mailboxes_are_not_excess(store: &TestStore) {
+    let server = Server::start(Faults::default());
+    let to = ["one@example.com", "full@example.com", "busy@example.com"];
+    add(store, &to, &[]);
+    let options = ["--until-empty", "--retries=0"];
+    assert_eq!(run(store, &server.url(), &options).status.code(), Some(0));
+    let sent = list(store, "sent").remove(0);
+    assert_eq!(sent["recipients"][1]["code"], 552);
+    assert_eq!(sent["recipients"][2]["code"], 452);
+    assert!(server.seen().values().all(|seen| seen.tried == 1));
+}
+
+/// A server that sheds load by 421 to MAIL has not sent the message, though the worker has stored
+/// the hand-over: the job backs off.
+fn busy_servers_are_retried_later(store: &TestStore) {
+    let server = Server::start(Faults {
+        mail: Some((0, "421 4.3.2 Too busy\r\n")),
+        chunking: true,
+        // The worker stores the hand-over meanwhile.
+        delay: Duration::from_millis(200),
+        ..Faults::default()
+    });
+    add(store, &TO, &[]);
+    let mut options = QUICK.to_vec();
+    options.push("--retries=2");
+    let ended = run(store, &server.url(), &options);
+    assert_eq!(ended.status.code(), Some(69), "{}", stderr(&ended));
+    let failed = list(store, "failed").remove(0);
+    assert_eq!(failed["attempts"], 3);
+    assert_eq!(failed["recipients"][0]["outcome"], "not-tried");
+    let reason = failed["reason"].as_str().unwrap();
+    assert!(reason.contains("421"), "{reason}");
+}
+
 macro_rules! on_each_store {
     ($($check:ident),*) => {
         mod sqlite {
@@ -381,6 +438,9 @@ on_each_store!(
     large_messages_are_streamed,
     old_jobs_are_retried,
     newer_tables_are_refused,
+    lost_replies_to_recipients_are_unknown,
+    full_mailboxes_are_not_excess,
+    busy_servers_are_retried_later,
     sigterm_returns_claimed_jobs,
     killed_workers_leave_unknown_jobs
 );

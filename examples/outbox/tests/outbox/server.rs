@@ -1,7 +1,7 @@
 //! An SMTP server that loses connections and refuses messages, and knows what it accepted.
 
 use std::collections::HashMap;
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -29,7 +29,7 @@ pub struct Faults {
     pub cut_messages: u64,
     /// Of a thousand recipients, those that are refused with 451.
     pub deferred: u64,
-    /// How long the server takes to answer a message.
+    /// How long the server takes to answer a message, or to refuse MAIL with 421.
     pub delay: Duration,
     /// The maximum number of recipients in a transaction.
     pub recipients: Option<usize>,
@@ -39,6 +39,13 @@ pub struct Faults {
     pub size: Option<usize>,
     /// The reply to every login.
     pub login: Option<&'static str>,
+    /// The reply to MAIL after this number of messages; the session ends with a 421.
+    pub mail: Option<(usize, &'static str)>,
+    /// The server offers CHUNKING (RFC 3030).
+    pub chunking: bool,
+    /// The server speaks LMTP (RFC 2033): the reply to one recipient of a message arrives before
+    /// that to the next one is lost.
+    pub lmtp: bool,
 }
 
 #[derive(Clone)]
@@ -72,7 +79,8 @@ impl Server {
     }
 
     pub fn url(&self) -> String {
-        format!("smtp://127.0.0.1:{}?tls=none", self.port)
+        let scheme = if self.faults.lmtp { "lmtp" } else { "smtp" };
+        format!("{scheme}://127.0.0.1:{}?tls=none", self.port)
     }
 
     pub fn seen(&self) -> HashMap<String, Seen> {
@@ -118,6 +126,9 @@ impl Server {
         if self.faults.announces {
             hello += &format!("250-LIMITS RCPTMAX={max}\r\n");
         }
+        if self.faults.chunking {
+            hello += "250-CHUNKING\r\n";
+        }
         if self.faults.login.is_some() {
             hello += "250-AUTH PLAIN\r\n";
         }
@@ -126,6 +137,7 @@ impl Server {
         }
         hello += "250 8BITMIME\r\n";
         let mut jobs = Vec::new();
+        let mut bytes = 0;
         let mut line = Vec::new();
         loop {
             line.clear();
@@ -135,19 +147,38 @@ impl Server {
             let text = String::from_utf8_lossy(&line).into_owned();
             let command = text.to_ascii_uppercase();
             let reply: &[u8] = match command.get(..4).unwrap_or_default() {
-                "EHLO" => hello.as_bytes(),
+                "EHLO" | "LHLO" => hello.as_bytes(),
                 "AUTH" => self.faults.login.unwrap_or_default().as_bytes(),
                 "MAIL" => {
                     *last = None;
                     jobs.clear();
-                    b"250 2.1.0 Ok\r\n"
+                    bytes = 0;
+                    match self.faults.mail {
+                        Some((after, reply)) if self.accepted() >= after => {
+                            if reply.starts_with("421") {
+                                thread::sleep(self.faults.delay);
+                                // Unread commands would reset the connection before the reply.
+                                output.write_all(reply.as_bytes())?;
+                                stream.shutdown(Shutdown::Write)?;
+                                io::copy(&mut input, &mut io::sink())?;
+                                return Ok(true);
+                            }
+                            reply.as_bytes()
+                        }
+                        _ => b"250 2.1.0 Ok\r\n",
+                    }
                 }
                 "RCPT" => {
                     let job = text.split(['<', '@']).nth(1).unwrap_or_default().to_owned();
                     self.change(&job, |seen| seen.tried += 1);
+                    let is_first = self.seen()[&job].tried == 1;
                     *last = Some(job.clone());
                     if job.starts_with("bad") {
                         b"550 5.1.1 No such user\r\n"
+                    } else if job.starts_with("full") {
+                        b"552 5.2.2 Mailbox full\r\n"
+                    } else if job.starts_with("busy") && is_first {
+                        b"452 4.2.2 Mailbox full\r\n"
                     } else if self.happens(self.faults.deferred) {
                         b"451 4.2.1 Later\r\n"
                     } else if jobs.len() >= max {
@@ -163,7 +194,6 @@ impl Server {
                     if self.happens(self.faults.cut_messages) {
                         return Ok(false);
                     }
-                    let mut bytes = 0;
                     loop {
                         line.clear();
                         if input.read_until(b'\n', &mut line)? == 0 {
@@ -174,17 +204,26 @@ impl Server {
                         }
                         bytes += line.len();
                     }
-                    thread::sleep(self.faults.delay);
-                    for job in &jobs {
-                        self.change(job, |seen| {
-                            seen.accepted += 1;
-                            seen.bytes = bytes;
-                        });
-                    }
-                    if self.happens(self.faults.lost_replies) {
+                    if !self.accept(&jobs, bytes, output)? {
                         return Ok(false);
                     }
-                    b"250 2.0.0 Ok\r\n"
+                    continue;
+                }
+                "BDAT" => {
+                    let size = text.split_whitespace().nth(1).unwrap_or_default();
+                    let mut chunk = vec![0; size.parse().unwrap_or_default()];
+                    input.read_exact(&mut chunk)?;
+                    bytes += chunk.len();
+                    if jobs.is_empty() {
+                        b"554 5.5.1 No recipients\r\n"
+                    } else if command.contains("LAST") {
+                        if !self.accept(&jobs, bytes, output)? {
+                            return Ok(false);
+                        }
+                        continue;
+                    } else {
+                        b"250 2.0.0 Ok\r\n"
+                    }
                 }
                 "QUIT" => {
                     output.write_all(b"221 2.0.0 Bye\r\n")?;
@@ -194,5 +233,25 @@ impl Server {
             };
             output.write_all(reply)?;
         }
+    }
+
+    /// Accepts a message, and replies to it. Returns whether no reply was lost.
+    fn accept(&self, jobs: &[String], bytes: usize, mut output: &TcpStream) -> io::Result<bool> {
+        thread::sleep(self.faults.delay);
+        for job in jobs {
+            self.change(job, |seen| {
+                seen.accepted += 1;
+                seen.bytes = bytes;
+            });
+        }
+        let replies = if self.faults.lmtp { jobs.len() } else { 1 };
+        for number in 1..=replies {
+            let can_be_lost = number > 1 || !self.faults.lmtp;
+            if can_be_lost && self.happens(self.faults.lost_replies) {
+                return Ok(false);
+            }
+            output.write_all(b"250 2.0.0 Ok\r\n")?;
+        }
+        Ok(true)
     }
 }
