@@ -281,9 +281,7 @@ async fn send(pool: &Pool, journal: &Journal, mailing: &Mailing, lines: &[Line])
                 ));
                 continue;
             }
-            () = time::sleep_until(until.unwrap_or_else(time::Instant::now)), if until.is_some() => {
-                break;
-            }
+            () = passed(until) => break,
         };
         let Some((number, outcome)) = outcome else {
             break;
@@ -326,6 +324,14 @@ async fn send(pool: &Pool, journal: &Journal, mailing: &Mailing, lines: &[Line])
     }
     bar.finish_and_clear();
     end
+}
+
+/// Waits until this time, if there is one.
+async fn passed(time: Option<time::Instant>) {
+    match time {
+        Some(time) => time::sleep_until(time).await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Draws a progress bar on standard error, if that is a terminal.

@@ -13,10 +13,10 @@ use crate::Failure;
 /// Sends a template to each recipient in a CSV file, once.
 ///
 /// Run again with the same journal, it sends what was not sent. At Ctrl-C or SIGTERM it waits for
-/// the messages in flight; at a second one it ends, and these are in doubt. The exit code is 0 if every message
-/// was accepted; 64 for a bad request, 65 if the journal belongs to another template, 66 for an
-/// input file that cannot be read, 69 if a message was refused permanently, 74 for the journal, 75
-/// if messages are left to be sent, 79 if messages are in doubt.
+/// the messages in flight; at a second one it ends, and these are in doubt. The exit code is 0 if
+/// every message was accepted; 64 for a bad request, 65 if the journal belongs to another template,
+/// 66 for an input file that cannot be read, 69 if a message was refused permanently, 74 for the
+/// journal, 75 if messages are left to be sent, 79 if messages are in doubt.
 #[derive(Parser)]
 #[command(name = "bulk", version)]
 pub struct Options {
