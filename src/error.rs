@@ -105,8 +105,8 @@ struct Inner {
     hint: Option<String>,
     reply: Option<Reply>,
     outcome_unknown: bool,
-    /// The reply's code is transient, but the cause will not pass by itself.
-    lasts: bool,
+    /// Whether the cause will pass by itself, where kind and reply do not say so.
+    transient: Option<bool>,
     source: Option<Arc<dyn StdError + Send + Sync>>,
     #[cfg(feature = "client")]
     receipt: Option<Box<crate::Receipt>>,
@@ -141,7 +141,7 @@ impl Error {
             hint: None,
             reply: None,
             outcome_unknown: false,
-            lasts: false,
+            transient: None,
             source: None,
             #[cfg(feature = "client")]
             receipt: None,
@@ -218,10 +218,17 @@ impl Error {
         self.0.outcome_unknown = unknown;
     }
 
-    /// Marks a failure as permanent, whatever the code of the reply says.
+    /// Sets whether the cause will pass by itself, whatever kind and reply say.
     #[cfg(feature = "client")]
-    pub(crate) fn set_lasts(&mut self, lasts: bool) {
-        self.0.lasts = lasts;
+    pub(crate) fn set_transient(&mut self, transient: bool) {
+        self.0.transient = Some(transient);
+    }
+
+    /// Replaces the message.
+    #[cfg(feature = "mx")]
+    pub(crate) fn with_message(mut self, message: impl Into<String>) -> Self {
+        self.0.message = printable(message.into());
+        self
     }
 
     /// Prefixes the message with what it concerns.
@@ -316,9 +323,10 @@ impl Error {
         if self.0.outcome_unknown {
             return false;
         }
-        match &self.0.reply {
-            Some(reply) => reply.is_transient() && !self.0.lasts,
-            None => matches!(
+        match (self.0.transient, &self.0.reply) {
+            (Some(transient), _) => transient,
+            (None, Some(reply)) => reply.is_transient(),
+            (None, None) => matches!(
                 self.0.kind,
                 ErrorKind::Connect | ErrorKind::Closed | ErrorKind::Timeout | ErrorKind::PoolClosed
             ),

@@ -61,7 +61,9 @@ impl Error {
         let Some(advice) = for_refusal(&facts) else {
             return self;
         };
-        self.set_lasts(advice.lasts);
+        if advice.lasts {
+            self.set_transient(false);
+        }
         self.with_hint(advice.text)
     }
 
