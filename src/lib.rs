@@ -75,6 +75,7 @@
 //! | [`Receipt`], [`Outcome`], [`Error`] | results |
 //! | [`Client::check`], [`CheckReport`] | whether messages can be sent, and what expires soon |
 //! | [`mailer`] | the trait [`Mailer`]: SMTP, files, `sendmail`, or memory in tests |
+//! | [`mx`] | mail to the servers of each recipient's domain, without a relay |
 //! | [`tls`] | policies, trust, and what was negotiated |
 //! | [`mod@probe`] | examines a server without sending, and suggests settings |
 //! | [`testing`] | an SMTP and LMTP server for tests, in the same process |

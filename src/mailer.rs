@@ -8,6 +8,7 @@
 //! | [`Client`] | | to the server, over a connection for each message | few messages |
 //! | [`Pool`] | `pool` | to the server, over connections that are kept open | services |
 //! | [`Failover`](crate::Failover) | `failover` | to one of several servers | high availability |
+//! | [`MxClient`](crate::mx::MxClient) | `mx` | to the servers of the recipients' domains | no relay |
 //! | [`Sendmail`] | `sendmail` | to the MTA of this machine, without a connection | cron, jails |
 //! | [`Directory`] | `directory` | into `.eml` files | development |
 //! | [`Recorder`](crate::testing::Recorder) | `testing` | into memory | tests |

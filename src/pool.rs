@@ -411,6 +411,14 @@ impl Pool {
         status.available + (status.max_size - status.size)
     }
 
+    /// Whether there are neither connections nor calls, once those that have expired are closed.
+    #[cfg(feature = "mx")]
+    pub(crate) fn is_unused(&self) -> bool {
+        let limits = self.limits();
+        self.slots.retain(|slot, _| slot.is_reusable(limits));
+        self.slots.status().size == 0 && self.calls.borrow().number == 0
+    }
+
     /// Whether all connections are in use, and calls wait for one.
     pub(crate) fn has_waiting_calls(&self) -> bool {
         let status = self.slots.status();
@@ -612,7 +620,7 @@ impl Drop for Call<'_> {
     }
 }
 
-fn was_closed() -> Error {
+pub(crate) fn was_closed() -> Error {
     Error::new(ErrorKind::PoolClosed, Phase::Setup, "the pool was closed")
         .with_hint("Make another one of the client.")
 }

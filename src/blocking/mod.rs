@@ -49,6 +49,8 @@
 mod chunks;
 mod connection;
 mod data_writer;
+#[cfg(feature = "mx")]
+mod mx;
 #[cfg(feature = "pool")]
 mod pool;
 mod reader;
@@ -64,6 +66,8 @@ use crate::{CheckReport, Endpoint, Message, Receipt};
 pub use chunks::{chunks, prepare};
 pub use connection::Connection;
 pub use data_writer::DataWriter;
+#[cfg(feature = "mx")]
+pub use mx::MxClient;
 #[cfg(feature = "pool")]
 pub use pool::Pool;
 pub use reader::reader;

@@ -434,6 +434,28 @@ impl Endpoint {
         self.local.clone().unwrap_or_else(host_and_port)
     }
 
+    /// The settings of this endpoint for a server of a domain: a host at an address that was found
+    /// for it, by SMTP, on the port between servers unless another was set, without a login.
+    #[cfg(feature = "mx")]
+    pub(crate) fn of_host(&self, host: &str, address: IpAddr) -> Self {
+        let port = self.mx_port();
+        Endpoint {
+            protocol: Protocol::Smtp,
+            host: host.to_owned(),
+            server: Host::new(&printable(host)),
+            local: Some(Destination::Address((address, port).into())),
+            port: Some(port),
+            login: LoginSettings::default(),
+            ..self.clone()
+        }
+    }
+
+    /// The port between servers, unless another was set.
+    #[cfg(feature = "mx")]
+    pub(crate) fn mx_port(&self) -> u16 {
+        self.port.unwrap_or(25)
+    }
+
     /// The name of the server in receipts.
     pub(crate) fn server_name(&self) -> String {
         self.server.name().to_owned()

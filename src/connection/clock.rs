@@ -77,7 +77,7 @@ impl Clock {
     }
 
     /// The deadline of the whole call holds, too.
-    #[cfg(feature = "failover")]
+    #[cfg(any(feature = "failover", feature = "mx"))]
     pub(crate) fn within(mut self, whole: &Clock) -> Self {
         let deadlines = [self.deadline, whole.deadline];
         self.deadline = deadlines.into_iter().flatten().min();

@@ -1,4 +1,21 @@
 //! Mail without a relay: to the servers of each recipient's own domain.
+//!
+//! - [`MxClient`] sends messages, with its settings; [`MxReceipt`] is the result.
+//! - `lookup.rs`: which hosts a domain has, and at which addresses
+//! - `policy.rs`: how the connections to a host are protected
+//! - `route.rs`: which server is tried next: pure, without I/O
+//! - `deliver.rs`: one message to the servers of one domain
+//! - `filter.rs`, `problem.rs`, `receipt.rs`: allowed addresses; why mail cannot go to a domain;
+//!   results
+
+mod client;
+mod deliver;
+mod filter;
+mod lookup;
+mod policy;
+mod problem;
+mod receipt;
+mod route;
 
 pub mod mta_sts;
 pub mod tls_report;
@@ -8,3 +25,7 @@ pub use crate::dns::{
     MxRecords, Resolver,
 };
 pub use crate::tls::dane::{Dane, TlsaRecord};
+pub use client::MxClient;
+pub use filter::is_public;
+pub use problem::MxProblem;
+pub use receipt::{DomainResult, MxFailure, MxPolicy, MxReceipt, MxRecipient, Via};

@@ -68,7 +68,7 @@ impl Phase {
     }
 
     /// Whether the server decides about a message in this phase, not about the session.
-    #[cfg(any(feature = "failover", feature = "journal"))]
+    #[cfg(any(feature = "failover", feature = "journal", feature = "mx"))]
     pub(crate) fn is_of_message(self) -> bool {
         match self {
             Phase::Mail

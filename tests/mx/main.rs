@@ -9,9 +9,11 @@
 mod cases;
 mod certificates;
 mod dane;
+mod delivery;
 mod lab;
 mod postfix;
 mod resolver;
+mod send;
 mod zone;
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};

@@ -1,0 +1,226 @@
+//! How the connections to a host are protected, and why: by DANE (RFC 7672) where DNSSEC proves the
+//! way to the host and its TLSA records, otherwise as well as the host can.
+
+use super::problem::lookup_failed;
+use super::receipt::MxPolicy;
+use crate::Endpoint;
+use crate::dns::{Addresses, Answer, DomainName};
+use crate::error::{Error, ErrorKind, Phase, Result};
+use crate::tls::Security;
+use crate::tls::dane::{Dane, TlsaRecord};
+
+/// How the connections to a host are protected.
+#[derive(Clone, Debug)]
+pub(super) enum Protection {
+    Dane(Dane),
+    Opportunistic,
+}
+
+/// A protection, and why it is this one.
+#[derive(Clone, Debug)]
+pub(super) struct HostPolicy {
+    pub(super) protection: Protection,
+    pub(super) reason: String,
+}
+
+impl HostPolicy {
+    pub(super) fn opportunistic(reason: impl Into<String>) -> Self {
+        HostPolicy {
+            protection: Protection::Opportunistic,
+            reason: reason.into(),
+        }
+    }
+
+    /// By the records of this base domain. Besides its own name, the certificate may have those of
+    /// the host and of the recipient domain (RFC 7672, 3.2.2).
+    pub(super) fn dane<'n>(
+        base: &DomainName,
+        records: Vec<TlsaRecord>,
+        names: impl IntoIterator<Item = &'n DomainName>,
+    ) -> Self {
+        let dane = Dane::new(base.as_str(), records);
+        let dane = names
+            .into_iter()
+            .fold(dane, |dane, name| dane.name(name.as_str()));
+        let reason = match dane.is_usable() {
+            true => format!("{base} has TLSA records"),
+            false => format!("{base} has TLSA records, none of which is usable"),
+        };
+        HostPolicy {
+            protection: Protection::Dane(dane),
+            reason,
+        }
+    }
+
+    pub(super) fn name(&self) -> MxPolicy {
+        match &self.protection {
+            Protection::Dane(_) => MxPolicy::Dane,
+            Protection::Opportunistic => MxPolicy::Opportunistic,
+        }
+    }
+
+    /// The endpoint with this protection.
+    pub(super) fn apply(&self, endpoint: Endpoint) -> Endpoint {
+        match &self.protection {
+            Protection::Dane(dane) => {
+                let tls = endpoint.get_tls().clone().dane(dane.clone());
+                endpoint.security(Security::Required).tls(tls)
+            }
+            Protection::Opportunistic => endpoint.security(Security::Opportunistic),
+        }
+    }
+
+    /// What an error of a connection means: mail for a host that does not meet its policy waits
+    /// until it does.
+    pub(super) fn judged(&self, mut error: Error) -> Error {
+        if error.phase() == Phase::Connect && error.kind() != ErrorKind::Config {
+            return error.with_hint(
+                "The server is down or does not take connections, or this network blocks outgoing \
+                    connections to port 25, as many do: try other domains, and ask the network's \
+                    operator, or send through a relay.",
+            );
+        }
+        let policy = match &self.protection {
+            Protection::Dane(_) => "DANE",
+            Protection::Opportunistic => return error,
+        };
+        if error.kind() != ErrorKind::Tls {
+            return error;
+        }
+        error.set_transient(true);
+        // The usual hint is about a server of one's own choice.
+        if error.phase() == Phase::StartTls && error.reply().is_none() {
+            error = error.with_hint(
+                "The domain demands TLS for its mail, and this server of it has none: the message \
+                    can be sent when that is mended. Tell the domain's postmaster by other means.",
+            );
+        }
+        error.context(format_args!("{policy} ({})", self.reason))
+    }
+}
+
+/// The names that may have the TLSA records of a host, in the order in which they are looked up
+/// (RFC 7672, 2.2.2): where its CNAMEs lead, if all of them are secure, and its own. `hosts` says
+/// whether DNSSEC proves that it is a host of the domain.
+///
+/// # Errors
+///
+/// The reason why DANE does not apply.
+pub(super) fn base_domains(
+    hosts_are_secure: bool,
+    host: &DomainName,
+    answer: &Answer<Addresses>,
+) -> Result<Vec<DomainName>, String> {
+    if !hosts_are_secure {
+        return Err("the MX records are not signed".to_owned());
+    }
+    match answer {
+        Answer::Secure(addresses) if addresses.name != *host => {
+            Ok(vec![addresses.name.clone(), host.clone()])
+        }
+        Answer::Secure(_) => Ok(vec![host.clone()]),
+        // A secure CNAME that leads out of the signed zones.
+        Answer::Insecure(Ok(addresses)) if addresses.is_name_secure => Ok(vec![host.clone()]),
+        _ => Err(format!("the addresses of {host} are not signed")),
+    }
+}
+
+/// The TLSA records in an answer, if DNSSEC proves them.
+///
+/// # Errors
+///
+/// The records could not be had. Without them it is not known how the host is to be protected, so
+/// no connection is made to it (RFC 7672, 2.1.2).
+pub(super) fn tlsa_records(
+    host: &DomainName,
+    answer: Answer<Vec<TlsaRecord>>,
+) -> Result<Option<Vec<TlsaRecord>>> {
+    match answer {
+        Answer::Secure(records) => Ok(Some(records).filter(|records| !records.is_empty())),
+        Answer::SecureAbsence(_) | Answer::Insecure(_) => Ok(None),
+        Answer::Failed(failure) => {
+            let cause = lookup_failed(failure);
+            let message = format!("DANE of {host} cannot be checked: {}", cause.message());
+            let mut error = Error::new(ErrorKind::Tls, Phase::Tls, message)
+                .with_hint(cause.hint().unwrap_or_default())
+                .with_source(cause);
+            error.set_transient(true);
+            Err(error)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dns::{Absence, LookupError, LookupErrorKind};
+
+    fn name(text: &str) -> DomainName {
+        text.parse().unwrap()
+    }
+
+    fn addresses(aliases: &[&str], to: &str, is_name_secure: bool) -> Addresses {
+        Addresses {
+            name: name(to),
+            aliases: aliases.iter().map(|alias| name(alias)).collect(),
+            is_name_secure,
+            addresses: vec![[192, 0, 2, 1].into()],
+            incomplete: None,
+        }
+    }
+
+    #[test]
+    fn tlsa_records_are_looked_up_below_what_is_secure() {
+        let host = name("mx.example.org");
+        let direct = |secure| addresses(&[], "mx.example.org", secure);
+        let aliased = |secure| addresses(&["mx.example.org"], "mx.example.net", secure);
+        for (hosts_are_secure, answer, expected) in [
+            (true, Answer::Secure(direct(true)), &["mx.example.org"][..]),
+            (
+                true,
+                Answer::Secure(aliased(true)),
+                &["mx.example.net", "mx.example.org"],
+            ),
+            (
+                true,
+                Answer::Insecure(Ok(aliased(true))),
+                &["mx.example.org"],
+            ),
+            (true, Answer::Insecure(Ok(aliased(false))), &[]),
+            (true, Answer::Insecure(Ok(direct(false))), &[]),
+            (false, Answer::Secure(direct(true)), &[]),
+            (false, Answer::Secure(aliased(true)), &[]),
+        ] {
+            let found = base_domains(hosts_are_secure, &host, &answer).unwrap_or_default();
+            let expected: Vec<_> = expected.iter().map(|text| name(text)).collect();
+            assert_eq!(found, expected, "{hosts_are_secure}, {answer:?}");
+        }
+    }
+
+    #[test]
+    fn only_a_failure_keeps_mail_from_a_host() {
+        let record = || vec![TlsaRecord::new(3, 1, 1, [7; 32])];
+        let host = name("mx.example.org");
+        let found = |answer| tlsa_records(&host, answer);
+        assert_eq!(found(Answer::Secure(record())).unwrap(), Some(record()));
+        for answer in [
+            Answer::Secure(Vec::new()),
+            Answer::SecureAbsence(Absence::NoSuchName),
+            Answer::SecureAbsence(Absence::NoRecords),
+            Answer::Insecure(Ok(record())),
+            Answer::Insecure(Err(Absence::NoSuchName)),
+        ] {
+            assert_eq!(found(answer).unwrap(), None);
+        }
+        for kind in [LookupErrorKind::Bogus, LookupErrorKind::ServerFailure] {
+            let failure = LookupError::new(name("_25._tcp.mx.example.org"), "TLSA", kind, "");
+            let error = found(Answer::Failed(failure)).unwrap_err();
+            assert!(error.is_transient() && error.kind() == ErrorKind::Tls);
+            assert!(
+                error.message().starts_with("DANE of mx.example.org"),
+                "{error}"
+            );
+            assert_eq!(error.exit_code(), 75);
+        }
+    }
+}

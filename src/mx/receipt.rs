@@ -1,0 +1,257 @@
+//! The result of a message to the servers of its recipients' domains.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::error::{Error, Result};
+use crate::receipt::{Attempts, Outcome, Receipt, Recipient, TlsInfo};
+
+/// How a connection to a server was to be protected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum MxPolicy {
+    /// DANE (RFC 7672): the server has TLSA records that DNSSEC validates. TLS is required.
+    Dane,
+    /// MTA-STS (RFC 8461): the domain requires TLS with a trusted certificate.
+    MtaSts,
+    /// TLS that is not verified, as the domain asks for nothing.
+    Opportunistic,
+    /// Plaintext: the domain asks for nothing, and TLS is not offered or failed.
+    None,
+}
+
+impl MxPolicy {
+    /// The policy as a lower-case word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            MxPolicy::Dane => "dane",
+            MxPolicy::MtaSts => "mta-sts",
+            MxPolicy::Opportunistic => "opportunistic",
+            MxPolicy::None => "none",
+        }
+    }
+}
+
+impl fmt::Display for MxPolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The server that a message was last given to for a recipient, and what protected the connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Via {
+    /// The host by its name; of a recipient with an address literal, the literal.
+    pub host: String,
+    /// The address that was connected to.
+    pub address: IpAddr,
+    /// The policy that was applied.
+    pub policy: MxPolicy,
+    /// Why that policy was applied.
+    pub policy_reason: String,
+    /// What protected the connection; `None` for plaintext, and where TLS failed.
+    pub tls: Option<Arc<TlsInfo>>,
+    /// Why the connection is not encrypted.
+    pub plaintext_reason: Option<String>,
+    /// Whether DNSSEC validated the way to the server: the answer with the MX records of the
+    /// domain, or that there are none, and the addresses of the host.
+    pub dnssec: bool,
+}
+
+impl Via {
+    /// Whether the server's certificate was verified: by its TLSA records, or by a trust anchor.
+    pub fn is_verified(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.is_verified())
+    }
+}
+
+impl fmt::Display for Via {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, {}", place(&self.host, self.address), self.policy)?;
+        match (&self.tls, &self.plaintext_reason) {
+            (Some(tls), _) => write!(f, ", {tls}"),
+            (None, Some(reason)) => write!(f, ", not encrypted: {reason}"),
+            (None, None) => Ok(()),
+        }
+    }
+}
+
+/// A server that was passed over, and why.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct MxFailure {
+    /// The host by its name; `None` if the domain's hosts could not be found.
+    pub host: Option<String>,
+    /// The address; `None` if it is about the host as a whole.
+    pub address: Option<IpAddr>,
+    /// What failed.
+    pub error: Error,
+}
+
+/// The result for the recipients of one domain.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct DomainResult {
+    /// The domain, in ASCII; of an address literal, the literal.
+    pub domain: String,
+    /// The receipt, or why no recipient was accepted or the outcome is unknown, as
+    /// [`Client::send`](crate::Client::send) returns it. An error has a
+    /// [receipt](Error::receipt), too.
+    pub result: Result<Receipt>,
+    /// The servers that were passed over, in their order, whatever the result: a host whose
+    /// addresses were not found or not allowed, a connection that failed, a refusal with 4xx.
+    pub failures: Vec<MxFailure>,
+    /// For each recipient, in the order of the receipt.
+    pub(super) vias: Vec<Option<Via>>,
+}
+
+impl DomainResult {
+    fn recipients(&self) -> &[Recipient] {
+        let receipt = match &self.result {
+            Ok(receipt) => Some(receipt),
+            Err(error) => error.receipt(),
+        };
+        receipt.map_or(&[], |receipt| &receipt.recipients)
+    }
+}
+
+/// A recipient of an [`MxReceipt`].
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct MxRecipient<'r> {
+    /// The recipient and the outcome.
+    pub recipient: &'r Recipient,
+    /// The last server that was reached; `None` if none was.
+    pub via: Option<&'r Via>,
+    /// The result for its domain.
+    pub domain: &'r DomainResult,
+}
+
+/// The result of sending a message to the servers of each recipient's domain.
+///
+/// [`into_result`](Self::into_result) makes a [`Receipt`] of it.
+#[derive(Clone, Debug)]
+#[must_use = "a message that was accepted for one recipient may have been refused for another: \
+    look at `recipients`"]
+#[non_exhaustive]
+pub struct MxReceipt {
+    /// The result of each domain, in the order of its first recipient.
+    pub domains: Vec<DomainResult>,
+    /// The duration of the call.
+    pub elapsed: Duration,
+    /// For each recipient of the envelope, its domain and its place there.
+    pub(super) places: Vec<(usize, usize)>,
+}
+
+impl MxReceipt {
+    /// The recipients, in the order of the envelope.
+    pub fn recipients(&self) -> impl Iterator<Item = MxRecipient<'_>> {
+        self.places.iter().filter_map(|&(domain, place)| {
+            let domain = &self.domains[domain];
+            Some(MxRecipient {
+                recipient: domain.recipients().get(place)?,
+                via: domain.vias[place].as_ref(),
+                domain,
+            })
+        })
+    }
+
+    /// Whether the message was accepted for every recipient.
+    pub fn all_accepted(&self) -> bool {
+        self.recipients()
+            .all(|to| to.recipient.outcome.is_accepted())
+    }
+
+    /// Returns one receipt for all recipients, as [`Client::send`](crate::Client::send) does. Where
+    /// they are of several domains, it has the domains in place of the server, no
+    /// [reply](Receipt::reply) and no [TLS](Receipt::tls), and the sums of all bytes, round trips
+    /// and transactions.
+    ///
+    /// # Errors
+    ///
+    /// No recipient was accepted, or an outcome is [unknown](Error::outcome_unknown). The error is
+    /// that of the first domain whose outcome is unknown, else of the first that failed
+    /// permanently, else of the first; its message contains the others.
+    pub fn into_result(self) -> Result<Receipt> {
+        let elapsed = self.elapsed;
+        if self.domains.len() == 1 {
+            return match self.domains.into_iter().next().map(|one| one.result) {
+                Some(Ok(receipt)) => Ok(receipt.with_elapsed(elapsed)),
+                Some(Err(error)) => Err(with_elapsed(error, elapsed)),
+                None => Err(Error::request("the message has no recipient")),
+            };
+        }
+        let recipients: Vec<Recipient> = self.recipients().map(|to| to.recipient.clone()).collect();
+        let names: Vec<&str> = self.domains.iter().map(|one| one.domain.as_str()).collect();
+        let whole = Receipt::new(names.join(", "));
+        let mut sum = Attempts::new(&[]);
+        sum.recipients = recipients;
+        let mut bytes = 0;
+        let mut failures = Vec::new();
+        let mut reasons = Vec::new();
+        for DomainResult { result, .. } in self.domains {
+            let (receipt, error) = match result {
+                Ok(receipt) => (Some(receipt), None),
+                Err(mut error) => (error.take_receipt(), Some(error)),
+            };
+            if let Some(receipt) = receipt {
+                sum.add(&[], &receipt);
+                bytes += receipt.bytes;
+                reasons.extend(receipt.incomplete_reason);
+            }
+            if let Some(error) = error {
+                reasons.push(error.to_string());
+                failures.push(error);
+            }
+        }
+        let is_accepted = |recipient: &Recipient| recipient.outcome.is_accepted();
+        let any_accepted = sum.recipients.iter().any(is_accepted);
+        let untried = |recipient: &Recipient| recipient.outcome == Outcome::NotTried;
+        let reason = sum
+            .recipients
+            .iter()
+            .any(untried)
+            .then(|| reasons.join("; "));
+        let mut receipt = sum.into_receipt(whole, reason).with_elapsed(elapsed);
+        receipt.bytes = bytes;
+        let position = |is: fn(&Error) -> bool| failures.iter().position(is);
+        let unknown = position(Error::outcome_unknown);
+        let decisive = match unknown {
+            None if any_accepted => return Ok(receipt),
+            unknown => unknown
+                .or(position(Error::is_permanent))
+                .unwrap_or_default(),
+        };
+        if failures.is_empty() {
+            return Ok(receipt);
+        }
+        let message = messages(&failures);
+        let error = failures.swap_remove(decisive).with_message(message);
+        receipt.incomplete_reason = None;
+        Err(error.with_receipt(receipt))
+    }
+}
+
+/// A server, by its host and address. A literal is both.
+pub(super) fn place(host: &str, address: IpAddr) -> String {
+    match host.starts_with('[') {
+        true => host.to_owned(),
+        false => format!("{host} [{address}]"),
+    }
+}
+
+/// The messages of several errors, each of which names its place.
+pub(super) fn messages(errors: &[Error]) -> String {
+    let messages: Vec<&str> = errors.iter().map(Error::message).collect();
+    messages.join("; ")
+}
+
+fn with_elapsed(mut error: Error, elapsed: Duration) -> Error {
+    match error.take_receipt() {
+        Some(receipt) => error.with_receipt(receipt.with_elapsed(elapsed)),
+        None => error,
+    }
+}
