@@ -7,6 +7,7 @@
 //!
 //! [`send`] does the work: an endpoint, a message, and one call.
 
+mod mx;
 mod options;
 #[path = "../password/mod.rs"]
 mod password;
@@ -71,7 +72,15 @@ async fn send(
     options.check()?;
     *transcript = options.transcript.as_deref().map(output).transpose()?;
     let began = Instant::now();
-    let mut endpoint = endpoint(options)?;
+    let base = match &options.url {
+        Some(url) => Endpoint::from_url(url)?,
+        None => Endpoint::new(""),
+    };
+    let mut endpoint = settings(options, base)?;
+    let mx_client = match options.mx {
+        true => Some(mx::client(options, &endpoint)?),
+        false => None,
+    };
     let retries = RetryPolicy::new(retries(options)?);
     let delivery = delivery(options)?;
     let signers = signers(options)?;
@@ -101,7 +110,6 @@ async fn send(
     if let Some(limit) = deadline {
         endpoint = endpoint.deadline(left_of(limit, began));
     }
-    let client = Client::new(endpoint).retries(retries);
     if options.binary {
         message = message.binary(true);
     }
@@ -111,8 +119,12 @@ async fn send(
     if options.progress {
         message = message.progress(progress::bar());
     }
+    if let Some(client) = mx_client {
+        return mx::send(client.endpoint(|_| endpoint).retries(retries), message).await;
+    }
+    let client = Client::new(endpoint).retries(retries);
     let receipt = client.send(message).await?;
-    Ok(Success::Sent(Box::new(receipt)))
+    Ok(Success::Sent(Box::new(receipt), None))
 }
 
 /// The time that is left of a limit, in tenths of a second, as errors print it.
@@ -139,8 +151,8 @@ fn signers(options: &Options) -> Result<Vec<DkimSigner>, Failure> {
     options.dkim.iter().map(signer).collect()
 }
 
-fn endpoint(options: &Options) -> Result<Endpoint, Failure> {
-    let mut endpoint = Endpoint::from_url(&options.url)?;
+/// Adds the settings of the options.
+fn settings(options: &Options, mut endpoint: Endpoint) -> Result<Endpoint, Failure> {
     if !options.trust.is_empty() {
         endpoint = endpoint.trust(options.trust.iter().fold(Trust::empty(), Trust::path));
     }

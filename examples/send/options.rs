@@ -23,8 +23,21 @@ use crate::report::Failure;
 pub struct Options {
     /// The server: smtp://user:password@host:587 (STARTTLS), smtps://user:password@host:465,
     /// smtp://host:25?tls=none, lmtp://host:24, lmtp+unix:///run/lmtp.sock
+    #[arg(long, required_unless_present = "mx")]
+    pub url: Option<String>,
+    /// Send to the servers of each recipient's domain, in place of --url
     #[arg(long)]
-    pub url: String,
+    pub mx: bool,
+    /// With --mx: the resolver, in place of the system's: 192.0.2.53:53 or [2001:db8::53]:53
+    #[arg(long, value_name = "IP:PORT", requires = "mx")]
+    pub resolver: Option<String>,
+    /// With --mx: a file with the trust anchors of DNSSEC (DS or DNSKEY records), in place of the
+    /// root's
+    #[arg(long, value_name = "FILE", requires = "mx")]
+    pub dnssec_anchor: Option<PathBuf>,
+    /// With --mx: whether servers are verified by TLSA records (on by default)
+    #[arg(long, value_name = "on|off", requires = "mx")]
+    pub dane: Option<String>,
     /// The sender; '' or '<>' for a notification that must not bounce, which has no From header
     #[arg(long, value_name = "ADDRESS", required_unless_present = "check")]
     pub from: Option<String>,
@@ -168,19 +181,44 @@ impl Options {
                 "only one option may read standard input (-)",
             ));
         }
+        if self.mx { self.check_mx() } else { Ok(()) }
+    }
+
+    /// Refuses what has no meaning with --mx.
+    fn check_mx(&self) -> Result<(), Failure> {
+        const LOGIN: &str = "the servers of other domains have no login for this client";
+        for (is_given, option, why) in [
+            (
+                self.url.is_some(),
+                "--url",
+                "the servers are those of each recipient's domain",
+            ),
+            (self.check, "--check", "it is of one server (--url)"),
+            (self.auth.is_some(), "--auth", LOGIN),
+            (self.password_file.is_some(), "--password-file", LOGIN),
+            (self.password_env.is_some(), "--password-env", LOGIN),
+        ] {
+            if is_given {
+                let message = format!("{option} does not go with --mx: {why}");
+                return Err(Failure::request(message).with_hint("Leave one of them out."));
+            }
+        }
         Ok(())
     }
 }
 
 /// Options whose capability envoi does not have yet.
-const PLANNED: &[&str] = &[
-    "--dane",
-    "--dnssec-anchor",
-    "--mta-sts",
-    "--mx",
-    "--resolver",
-    "--state",
-];
+const PLANNED: &[&str] = &["--mta-sts", "--state"];
+
+/// Whether an option that takes `on` or `off` is on, as it is by default.
+pub fn is_on(value: Option<&str>, option: &str) -> Result<bool, Failure> {
+    match value {
+        None | Some("on") => Ok(true),
+        Some("off") => Ok(false),
+        Some(_) => Err(Failure::request(format!("{option} takes on or off"))
+            .with_hint("It is on where the option is left out.")),
+    }
+}
 
 /// Describes an error of clap without the user's text.
 pub fn explain(error: &clap::Error, args: &[OsString]) -> Failure {

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
+use envoi::mx::{MxReceipt, Via};
 use envoi::proto::Reply;
 use envoi::tls::{TlsInfo, UsedCertificate};
 use envoi::{CheckReport, Error, ErrorKind, Outcome, Phase, Receipt, Recipient};
@@ -20,6 +21,7 @@ pub struct Failure {
     transient: bool,
     exit_code: u8,
     receipt: Option<Box<Receipt>>,
+    delivery: Option<Delivery>,
 }
 
 impl Failure {
@@ -33,6 +35,7 @@ impl Failure {
             transient: false,
             exit_code,
             receipt: None,
+            delivery: None,
         }
     }
 
@@ -70,8 +73,18 @@ impl Failure {
         self
     }
 
+    /// Adds how the message went to the servers of each recipient's domain. There is another server
+    /// after one that violates the protocol, so that this is a refusal.
+    pub fn with_delivery(mut self, delivery: Delivery) -> Self {
+        if matches!(self.kind, ErrorKind::Protocol | ErrorKind::Auth) && self.exit_code != UNKNOWN {
+            self.exit_code = 69;
+        }
+        self.delivery = Some(delivery);
+        self
+    }
+
     /// The failure of a message that some recipients did not accept; `None` if all did.
-    fn partial(receipt: &Receipt) -> Option<Self> {
+    fn partial(receipt: &Receipt, delivery: Option<&Delivery>) -> Option<Self> {
         // The receipt lists all of them.
         const NAMED: usize = 10;
         let mut without: Vec<&str> = receipt
@@ -101,6 +114,11 @@ impl Failure {
         let mut failure = Failure::new(ErrorKind::Refused, Phase::Rcpt, exit_code, message);
         failure.hint = hints(receipt);
         failure.transient = exit_code == 75;
+        if let Some(error) = delivery.and_then(|delivery| delivery.failure.as_ref()) {
+            failure.kind = error.kind();
+            failure.phase = error.phase();
+            failure.hint = failure.hint.or_else(|| error.hint().map(in_options));
+        }
         Some(failure)
     }
 
@@ -138,6 +156,7 @@ impl<E: Into<Error>> From<E> for Failure {
             transient: error.is_transient() && receipt.is_none(),
             exit_code,
             receipt: error.receipt().cloned().map(Box::new),
+            delivery: None,
         }
     }
 }
@@ -147,15 +166,40 @@ const UNKNOWN: u8 = 79;
 
 /// What was done without an error.
 pub enum Success {
-    /// The message was accepted, at least for some recipients.
-    Sent(Box<Receipt>),
+    /// The message was accepted, at least for some recipients; and how it went to the servers of
+    /// each recipient's domain.
+    Sent(Box<Receipt>, Option<Delivery>),
     /// The server was checked, and nothing was sent.
     Checked(Box<CheckReport>),
+}
+
+/// How a message went to the servers of each recipient's domain.
+pub struct Delivery {
+    /// For each recipient, the last server that was reached.
+    vias: Vec<Option<Via>>,
+    is_of_one_domain: bool,
+    /// Why it failed for the recipients of a domain.
+    failure: Option<Error>,
+}
+
+impl From<&MxReceipt> for Delivery {
+    fn from(receipt: &MxReceipt) -> Self {
+        Delivery {
+            vias: receipt.recipients().map(|to| to.via.cloned()).collect(),
+            is_of_one_domain: receipt.domains.len() == 1,
+            failure: receipt
+                .domains
+                .iter()
+                .find_map(|domain| domain.result.as_ref().err())
+                .cloned(),
+        }
+    }
 }
 
 /// The whole result.
 pub struct Report {
     receipt: Option<Receipt>,
+    delivery: Option<Delivery>,
     checked: Option<CheckReport>,
     failure: Option<Failure>,
     elapsed: Duration,
@@ -163,24 +207,30 @@ pub struct Report {
 
 impl Report {
     pub fn new(result: Result<Success, Failure>, elapsed: Duration) -> Self {
-        let (receipt, checked, failure) = match result {
-            Ok(Success::Sent(receipt)) => {
-                let failure = Failure::partial(&receipt);
-                (Some(*receipt), None, failure)
-            }
-            Ok(Success::Checked(report)) => (Some(session(&report)), Some(*report), None),
-            Err(mut failure) => (
-                failure.receipt.take().map(|receipt| *receipt),
-                None,
-                Some(failure),
-            ),
-        };
-        Report {
-            receipt,
-            checked,
-            failure,
+        let mut report = Report {
+            receipt: None,
+            delivery: None,
+            checked: None,
+            failure: None,
             elapsed,
+        };
+        match result {
+            Ok(Success::Sent(receipt, delivery)) => {
+                report.failure = Failure::partial(&receipt, delivery.as_ref());
+                report.receipt = Some(*receipt);
+                report.delivery = delivery;
+            }
+            Ok(Success::Checked(checked)) => {
+                report.receipt = Some(session(&checked));
+                report.checked = Some(*checked);
+            }
+            Err(mut failure) => {
+                report.receipt = failure.receipt.take().map(|receipt| *receipt);
+                report.delivery = failure.delivery.take();
+                report.failure = Some(failure);
+            }
         }
+        report
     }
 
     /// The dialogue, empty if there was none.
@@ -219,10 +269,10 @@ impl Report {
 
     fn print_receipt(&self, receipt: &Receipt) {
         let out = io::stdout;
-        for Recipient {
-            address, outcome, ..
-        } in &receipt.recipients
-        {
+        for (index, recipient) in receipt.recipients.iter().enumerate() {
+            let Recipient {
+                address, outcome, ..
+            } = recipient;
             match outcome {
                 Outcome::Accepted(_) => line(out(), format_args!("accepted for {address}")),
                 Outcome::Refused(reply) => {
@@ -234,6 +284,9 @@ impl Report {
                 ),
                 Outcome::NotTried => line(out(), format_args!("not tried for {address}")),
             }
+            if let Some(via) = self.via(index) {
+                line(out(), format_args!("  by {via}"));
+            }
         }
         let printed_with_failure = self
             .failure
@@ -242,7 +295,10 @@ impl Report {
         if let Some(reply) = receipt.reply.as_ref().filter(|_| !printed_with_failure) {
             line(out(), format_args!("{} said: {reply}", receipt.server));
         }
-        match (&receipt.tls, &receipt.plaintext_reason) {
+        // With a delivery, it was printed for each recipient.
+        let session = self.delivery.is_none().then_some(receipt);
+        let session = session.map(|receipt| (&receipt.tls, &receipt.plaintext_reason));
+        match session.unwrap_or((&None, &None)) {
             (Some(tls), _) => line(out(), tls),
             (None, Some(reason)) => line(out(), format_args!("not encrypted: {reason}")),
             (None, None) => {}
@@ -271,17 +327,29 @@ impl Report {
             .as_ref()
             .and_then(|failure| failure.reply.as_ref());
         let recipients = receipt.map(|receipt| {
-            let recipients = receipt.recipients.iter().map(recipient_json);
+            let recipients = receipt.recipients.iter().enumerate();
+            let recipients = recipients.map(|(index, recipient)| {
+                let mut json = recipient_json(recipient);
+                if self.delivery.is_some() {
+                    json["via"] = self.via(index).map(via_json).into();
+                }
+                json
+            });
             recipients.collect::<Vec<_>>()
         });
+        // Of several domains, or where no server was reached, there is not one server.
+        let has_server = self.delivery.as_ref().is_none_or(|delivery| {
+            delivery.is_of_one_domain && delivery.vias.iter().any(Option::is_some)
+        });
+        let session = receipt.filter(|_| has_server);
         let mechanism = receipt.and_then(|receipt| receipt.mechanism);
         let elapsed = receipt.map_or(self.elapsed, |receipt| receipt.elapsed);
         let mut json = json!({
             "outcome": self.outcome(),
-            "server": receipt.map(|receipt| &receipt.server),
-            "reply": reply.or(failed_by).map(reply_json),
+            "server": session.map(|receipt| &receipt.server),
+            "reply": reply.or(failed_by).filter(|_| has_server).map(reply_json),
             "recipients": recipients,
-            "tls": receipt.and_then(|receipt| receipt.tls.as_deref()).map(tls_json),
+            "tls": session.and_then(|receipt| receipt.tls.as_deref()).map(tls_json),
             "auth": mechanism.map(|mechanism| mechanism.as_str()),
             "bytes": receipt.map(|receipt| receipt.bytes),
             "round_trips": receipt.map(|receipt| receipt.round_trips),
@@ -292,6 +360,10 @@ impl Report {
             json["check"] = check_json(report);
         }
         json
+    }
+
+    fn via(&self, recipient: usize) -> Option<&Via> {
+        self.delivery.as_ref()?.vias.get(recipient)?.as_ref()
     }
 
     fn outcome(&self) -> &'static str {
@@ -313,7 +385,7 @@ impl Report {
 
 /// Names of the API in hints, and the options that replace them. Settings without an option are
 /// set in the URL, which the hints also name.
-const OPTIONS: [(&str, &str); 28] = [
+const OPTIONS: [(&str, &str); 29] = [
     (
         "by a reader (Attachment::reader, Message::raw_stream)",
         "given as - on standard input",
@@ -340,6 +412,7 @@ const OPTIONS: [(&str, &str); 28] = [
     ("Trust::pin, ", ""),
     ("Trust::password_file", "--trust-password-file"),
     ("Trust::password", "--trust-password"),
+    ("Timeouts::deadline", "--deadline"),
     ("Endpoint::client_name", "--helo"),
     ("Endpoint::mechanisms", "--auth"),
     ("Endpoint::mechanism", "--auth"),
@@ -452,6 +525,17 @@ fn recipient_json(recipient: &Recipient) -> Value {
         "code": reply.map(Reply::code),
         "enhanced": reply.and_then(Reply::enhanced).map(|code| code.to_string()),
         "text": reply.map(Reply::text),
+    })
+}
+
+fn via_json(via: &Via) -> Value {
+    json!({
+        "host": via.host,
+        "address": via.address,
+        "policy": via.policy.as_str(),
+        "tls": via.tls.as_ref().map(|tls| &tls.version),
+        "verified": via.is_verified(),
+        "dnssec": via.dnssec,
     })
 }
 

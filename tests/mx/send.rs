@@ -1,0 +1,124 @@
+//! `send --mx` as a program.
+
+use envoi::testing::{Fault, Server, Step};
+use serde_json::{Value, json};
+use support::program::{self, Run};
+
+use crate::lab::lab;
+
+async fn send(recipients: &[&str], more: &[&str]) -> Run {
+    let resolver = lab().resolver().to_string();
+    let anchors = lab().anchor_file();
+    let mut arguments = vec!["--mx", "--resolver", &resolver, "--json", "--timeout", "10"];
+    arguments.extend(["--dnssec-anchor", anchors.to_str().unwrap()]);
+    arguments.extend(["--from", "me@example.org", "--subject", "a", "--body", "b"]);
+    for recipient in recipients {
+        arguments.extend(["--to", recipient]);
+    }
+    arguments.extend(more);
+    program::run("send", &arguments, b"", &[]).await
+}
+
+async fn server(last: u8, fault: Option<Fault>) -> Server {
+    let builder = Server::builder()
+        .address(lab().address(last))
+        .port(25)
+        .plaintext();
+    let builder = match fault {
+        Some(fault) => builder.fault(fault),
+        None => builder,
+    };
+    builder.start().await.unwrap()
+}
+
+fn via(last: u8, host: &str) -> Value {
+    json!({
+        "host": host, "address": lab().address(last), "policy": "none",
+        "tls": null, "verified": false, "dnssec": false,
+    })
+}
+
+#[tokio::test]
+#[ignore = "needs root, NSD and Unbound"]
+async fn send_says_how_the_message_went_to_each_recipient() {
+    let server = server(52, None).await;
+    let run = send(&["a@sent.delivery.example"], &[]).await;
+    run.exits_with(0);
+    let json = run.json();
+    assert_eq!(json["outcome"], "sent");
+    assert_eq!(json["server"], "sent1.delivery.example");
+    assert_eq!(json["reply"]["code"], 250);
+    assert_eq!(
+        json["recipients"][0]["via"],
+        via(52, "sent1.delivery.example")
+    );
+    // Of several domains, the parts that are of one server are null.
+    let recipients = ["a@sent.delivery.example", "b@null.delivery.example"];
+    let run = send(&recipients, &[]).await;
+    run.exits_with(69);
+    let json = run.json();
+    assert_eq!(json["outcome"], "partial");
+    for part in ["server", "reply", "tls"] {
+        assert_eq!(json[part], Value::Null, "{json}");
+    }
+    assert_eq!(json["recipients"][0]["outcome"], "accepted");
+    assert_eq!(json["recipients"][1]["outcome"], "not-tried");
+    assert_eq!(json["recipients"][1]["via"], Value::Null);
+    let message = json["error"]["message"].as_str().unwrap();
+    assert!(message.contains("b@null.delivery.example") && message.contains("null MX"));
+    assert_eq!(server.messages().len(), 2);
+    // QUIT follows each.
+    for session in server.connections() {
+        assert_eq!(session.commands().last(), Some("QUIT"));
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs root, NSD and Unbound"]
+async fn send_exits_by_what_the_dns_and_the_servers_say() {
+    let _server = server(53, Some(Fault::reply(Step::Greeting, "garbage").times(1))).await;
+    for (recipients, code, outcome) in [
+        // A violation of the protocol is followed by the next server, of which there is none.
+        (&["a@also.delivery.example"][..], 69, "failed"),
+        (&["a@missing.delivery.example"], 69, "failed"),
+        (&["a@expired.example"], 75, "failed"),
+        (
+            &["a@expired.example", "a@null.delivery.example"],
+            69,
+            "failed",
+        ),
+        (
+            &["a@expired.example", "a@also.delivery.example"],
+            75,
+            "partial",
+        ),
+        (&["a@[127.0.0.1.5]"], 64, "failed"),
+    ] {
+        let run = send(recipients, &[]).await;
+        run.exits_with(code);
+        let json = run.json();
+        assert_eq!(json["outcome"], outcome, "{json}");
+        assert_eq!(json["error"]["transient"], code == 75, "{json}");
+        assert!(
+            json["error"]["hint"]
+                .as_str()
+                .is_some_and(|hint| !hint.contains("::")),
+            "{json}"
+        );
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs root, NSD and Unbound"]
+async fn send_refuses_anchors_that_cannot_be_used() {
+    let anchors = ["--dnssec-anchor", "/nothing-there", "--json"];
+    let envelope = ["--from", "a@example.org", "--to", "b@example.org"];
+    let run = program::run(
+        "send",
+        &[&["--mx"], &anchors[..], &envelope].concat(),
+        b"",
+        &[],
+    )
+    .await;
+    run.exits_with(78);
+}
