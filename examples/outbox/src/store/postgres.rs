@@ -137,7 +137,8 @@ async fn migrate(connection: &mut PgConnection, options: PgConnectOptions) -> Re
     let locking = sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(LOCK);
     transaction.execute(locking).await.map_err(failed)?;
     if version(&mut transaction).await? == Some(VERSION) {
-        return Ok(());
+        // Dropped, it would hold the lock until the connection is used again.
+        return transaction.commit().await.map_err(failed);
     }
     let pool = PgPoolOptions::new().max_connections(1);
     let pool = pool.connect_with(options).await.map_err(failed)?;

@@ -676,6 +676,33 @@ fn several_processes_create_the_file() {
     }
 }
 
+/// Processes that wait for their message do not keep others from the tables.
+#[test]
+#[ignore = "needs PostgreSQL"]
+fn several_processes_create_the_tables() {
+    let store = TestStore::postgres();
+    let start = |_| {
+        let mut command = outbox(&store, "add");
+        command.args([
+            "--from=a@example.org",
+            "--to=job@example.com",
+            "--message=-",
+        ]);
+        command.stdin(Stdio::piped()).stderr(Stdio::piped());
+        command.spawn().unwrap()
+    };
+    let processes: Vec<Child> = (0..10).map(start).collect();
+    // The last ones wait for those before them.
+    for mut process in processes.into_iter().rev() {
+        let mut input = process.stdin.take().unwrap();
+        input.write_all(b"Subject: Test\r\n\r\nHello.\r\n").unwrap();
+        drop(input);
+        let added = process.wait_with_output().unwrap();
+        assert!(added.status.success(), "{}", stderr(&added));
+    }
+    assert_eq!(status(&store)["waiting"], 10);
+}
+
 /// Bad requests, unreadable input and stores that cannot be used have their exit codes, and no
 /// output repeats a password.
 #[test]
