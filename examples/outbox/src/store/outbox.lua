@@ -104,8 +104,8 @@ function requests.add(id, document, at, key, digest, task, has_bytes, bytes)
     if tonumber(at) > now then due, scheduled = tonumber(at), "1" end
     document = string.gsub(document, '"added":0', '"added":' .. int(now), 1)
     index(id, "waiting", due, scheduled, due, 0, 0)
-    redis.call("HSET", job_key(id), "id", id, "revision", "0", "state", "waiting", "owner", "", "due",
-        int(due), "scheduled", scheduled, "since", int(due), "document", document)
+    redis.call("HSET", job_key(id), "id", id, "revision", "0", "state", "waiting", "owner", "",
+        "due", int(due), "scheduled", scheduled, "since", int(due), "document", document)
     schedule(id, task, due)
     return {}
 end
@@ -119,8 +119,8 @@ local function return_tasks(name)
     redis.call("DEL", inflight)
 end
 
--- Moves tasks that are due by this clock to apalis's list, and returns those that were taken and not
--- claimed: by this worker, which lost its connection between the two, or by one that was killed.
+-- Moves tasks that are due by this clock to apalis's list, and returns those that were taken and
+-- not claimed: by this worker, which lost its connection between the two, or by one that was killed.
 function requests.promote()
     local due
     repeat

@@ -28,7 +28,7 @@ const POLL: Duration = Duration::from_millis(200);
 /// How often it is asked while it is lost.
 const STORE_LOST: Duration = Duration::from_secs(1);
 /// How long a store that is lost is waited for at the end.
-const STORE_LOST_AT_END: Duration = Duration::from_secs(5);
+const STORE_LOST_AT_END: Duration = Duration::from_secs(2);
 /// How often expired leases are looked for, at least.
 const EXPIRY: Duration = Duration::from_secs(2);
 /// The longest pause.
@@ -117,7 +117,7 @@ pub async fn run(options: &Run) -> Result<u8, Failure> {
     // QUIT is sent, and not waited for longer than this.
     let _ = timeout(Duration::from_secs(1), pool.close()).await;
     // With the last connection, SQLite's log and what it has of deleted messages go.
-    let _ = timeout(Duration::from_secs(5), store.close()).await;
+    let _ = timeout(STORE_LOST_AT_END, store.close()).await;
     result
 }
 
