@@ -207,7 +207,7 @@ impl Error {
 
     /// Whether the server refused the sender, a recipient or the message, and not the session: 421
     /// (RFC 5321, 3.8) and 530 (RFC 4954, 6) may answer any command.
-    #[cfg(feature = "client")]
+    #[cfg(any(feature = "failover", feature = "journal"))]
     pub(crate) fn is_refusal_of_message(&self) -> bool {
         self.kind() == ErrorKind::Refused
             && self.phase().is_of_message()
