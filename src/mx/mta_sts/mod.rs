@@ -7,15 +7,19 @@
 //! - A [`PolicyState`] decides, without I/O, when a policy is fetched, and which one is applied: a
 //!   policy is kept for the time that it names, so that an attacker who suppresses the record or
 //!   the fetch gains nothing from it.
+//! - A [`PolicyCache`] joins them, and keeps the policies in memory and in a folder.
 //!
 //! DANE goes first: where a server has TLSA records, the policy does not matter (RFC 8461, 2).
 
+mod cache;
 mod error;
 mod fetch;
+mod folder;
 mod policy;
 mod record;
 mod state;
 
+pub use cache::{Discovery, DiscoveryError, PolicyCache};
 pub use error::{FetchError, FetchErrorKind};
 pub use fetch::PolicyFetcher;
 pub use policy::{Mode, MxPattern, Policy, PolicyError};

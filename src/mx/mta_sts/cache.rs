@@ -1,0 +1,527 @@
+//! [`PolicyCache`]: finds the policy of a domain, by DNS, HTTPS and what is stored.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use tokio::task::spawn_blocking;
+
+use super::folder::Folder;
+use super::{
+    FetchError, FetchErrorKind, Policy, PolicyFetcher, PolicyState, StoredPolicy, StsRecord,
+    StsRecordError,
+};
+use crate::dns::{Answer, DomainName, LookupError, Resolver};
+use crate::mx::tls_report::ResultType;
+use crate::{Error, ErrorKind, Phase};
+
+/// The maximum number of domains whose policies are kept in memory.
+const MAX_DOMAINS: usize = 4096;
+
+/// Finds the policies of domains, and keeps them for the time that they name: in memory, and in a
+/// folder if one is given. Clones share what they keep.
+///
+/// The policies of at most 4096 domains are kept in memory; others remain in the folder.
+///
+/// ```no_run
+/// use envoi::mx::Resolver;
+/// use envoi::mx::mta_sts::{PolicyCache, PolicyFetcher};
+/// use envoi::tls::TlsSettings;
+///
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let cache = PolicyCache::in_folder("/var/lib/example/mta-sts")?;
+/// let fetcher = PolicyFetcher::new(TlsSettings::default());
+/// let found = cache.find(&"example.com".parse()?, &Resolver::system()?, &fetcher).await;
+/// if let Some(stored) = &found.policy {
+///     println!("{}", stored.policy);
+/// }
+/// if let Some(problem) = &found.problem {
+///     eprintln!("{problem}. {}", problem.hint());
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Default)]
+pub struct PolicyCache {
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    folder: Option<Folder>,
+    domains: Mutex<HashMap<DomainName, Arc<tokio::sync::Mutex<Known>>>>,
+}
+
+/// What is known of a domain. Locked while its policy is looked for, so that it is fetched once
+/// for many messages.
+#[derive(Default)]
+struct Known {
+    state: PolicyState,
+    /// Whether the folder was looked into.
+    is_loaded: bool,
+    /// Why the last fetch failed.
+    failure: Option<FetchError>,
+}
+
+/// What was found out about the policy of a domain.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Discovery {
+    /// The policy to apply; `None` if the domain has none, or none can be had.
+    pub policy: Option<Arc<StoredPolicy>>,
+    /// Why the policy that the domain has now could not be had or stored. A stored policy is
+    /// applied then, or none.
+    pub problem: Option<DiscoveryError>,
+}
+
+/// Why the policy that a domain has now could not be had or stored.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum DiscoveryError {
+    /// The lookup of the TXT record failed.
+    Lookup(LookupError),
+    /// The TXT record cannot be used.
+    Record(StsRecordError),
+    /// The policy could not be fetched.
+    Fetch(FetchError),
+    /// The policy could not be written into the folder.
+    Folder(Arc<io::Error>),
+}
+
+impl PolicyCache {
+    /// Creates a cache in memory.
+    pub fn new() -> Self {
+        PolicyCache::default()
+    }
+
+    /// Creates a cache whose policies are also kept in this folder, for other processes and later
+    /// ones. The folder is created for its owner alone (mode 0700) if it does not exist; several
+    /// processes may use it at once.
+    ///
+    /// It has a file for each domain, which is replaced atomically. A damaged file is ignored, and
+    /// its policy fetched anew. Files are not removed: those that have not changed for a year are
+    /// of no use.
+    ///
+    /// Blocks on file I/O.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`]: the folder cannot be created.
+    pub fn in_folder(path: impl AsRef<Path>) -> crate::Result<Self> {
+        let path = path.as_ref();
+        let folder = Folder::open(path).map_err(|error| {
+            let message = format!("the folder {} cannot be used: {error}", path.display());
+            Error::new(ErrorKind::Config, Phase::Setup, message)
+                .with_hint("Give the path of a folder that this program may create or write.")
+                .with_source(error)
+        })?;
+        Ok(PolicyCache {
+            shared: Arc::new(Shared {
+                folder: Some(folder),
+                ..Shared::default()
+            }),
+        })
+    }
+
+    /// Finds the policy of a domain: that of the recipients, after the `@`.
+    ///
+    /// The TXT record is looked up each time; the resolver has its own cache. The policy is fetched
+    /// if it is not stored, if the record has another id, and once a day. If that fails, it is not
+    /// tried again for 5 minutes, and a stored policy remains valid to the end of its lifetime.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before its end, it stores nothing, or all.
+    pub async fn find(
+        &self,
+        domain: &DomainName,
+        resolver: &Resolver,
+        fetcher: &PolicyFetcher,
+    ) -> Discovery {
+        let record = find_record(domain, resolver);
+        let fetching = || fetch(domain, resolver, fetcher);
+        self.find_by(domain, SystemTime::now(), record, fetching)
+            .await
+    }
+
+    /// Finds the policy at this time, with these ways to look the record up and to fetch a policy.
+    async fn find_by<F>(
+        &self,
+        domain: &DomainName,
+        now: SystemTime,
+        record: impl Future<Output = Result<Option<StsRecord>, DiscoveryError>>,
+        fetch: impl FnOnce() -> F,
+    ) -> Discovery
+    where
+        F: Future<Output = Result<Policy, FetchError>>,
+    {
+        let entry = self.entry(domain);
+        let mut known = entry.lock().await;
+        self.load(domain, &mut known).await;
+        let problem = match record.await {
+            Ok(None) => None,
+            Ok(Some(record)) if known.state.must_fetch(record.id(), now) => match fetch().await {
+                Ok(policy) => {
+                    known.failure = None;
+                    known.state.fetched(record.id(), policy, now);
+                    self.save(domain, &known, now).await.err()
+                }
+                Err(error) => {
+                    known.failure = Some(error.clone());
+                    known.state.failed(record.id(), now);
+                    Some(DiscoveryError::Fetch(error))
+                }
+            },
+            // A policy that could not be fetched a while ago is still missing.
+            Ok(Some(_)) => known.failure.clone().map(DiscoveryError::Fetch),
+            Err(problem) => Some(problem),
+        };
+        let policy = known.state.policy(now).cloned();
+        if policy.is_none() && known.failure.is_none() {
+            self.domains().remove(domain);
+        }
+        Discovery { policy, problem }
+    }
+
+    /// Reads the stored policy, once.
+    async fn load(&self, domain: &DomainName, known: &mut Known) {
+        let Some(folder) = self.shared.folder.clone().filter(|_| !known.is_loaded) else {
+            return;
+        };
+        let domain = domain.clone();
+        let loading = spawn_blocking(move || folder.load(&domain)).await;
+        if let Ok(Some(stored)) = loading {
+            known.state.restore(stored);
+        }
+        known.is_loaded = true;
+    }
+
+    async fn save(
+        &self,
+        domain: &DomainName,
+        known: &Known,
+        now: SystemTime,
+    ) -> Result<(), DiscoveryError> {
+        let stored = known.state.policy(now).cloned();
+        let Some((folder, stored)) = self.shared.folder.clone().zip(stored) else {
+            return Ok(());
+        };
+        let domain = domain.clone();
+        let saving = spawn_blocking(move || folder.save(&domain, &stored)).await;
+        let saved = saving.unwrap_or_else(|panic| Err(panic.into()));
+        saved.map_err(|error| DiscoveryError::Folder(Arc::new(error)))
+    }
+
+    /// What is known of the domain. Where that is too much, other domains are forgotten.
+    fn entry(&self, domain: &DomainName) -> Arc<tokio::sync::Mutex<Known>> {
+        let mut domains = self.domains();
+        if let Some(entry) = domains.get(domain) {
+            return entry.clone();
+        }
+        if domains.len() >= MAX_DOMAINS {
+            let unused = domains
+                .iter()
+                .find(|(_, entry)| Arc::strong_count(entry) == 1);
+            if let Some(unused) = unused.map(|(domain, _)| domain.clone()) {
+                domains.remove(&unused);
+            }
+        }
+        domains.entry(domain.clone()).or_default().clone()
+    }
+
+    fn domains(&self) -> MutexGuard<'_, HashMap<DomainName, Arc<tokio::sync::Mutex<Known>>>> {
+        // Nothing panics while the lock is held.
+        self.shared
+            .domains
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for PolicyCache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PolicyCache")
+            .field("folder", &self.shared.folder)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Looks the TXT record up.
+async fn find_record(
+    domain: &DomainName,
+    resolver: &Resolver,
+) -> Result<Option<StsRecord>, DiscoveryError> {
+    // A domain without room for the label has no record.
+    let Ok(name) = DomainName::new(&format!("_mta-sts.{domain}")) else {
+        return Ok(None);
+    };
+    match resolver.txt(&name).await {
+        Answer::Secure(records) | Answer::Insecure(Ok(records)) => {
+            StsRecord::from_txt(records.iter().map(Vec::as_slice)).map_err(DiscoveryError::Record)
+        }
+        Answer::SecureAbsence(_) | Answer::Insecure(Err(_)) => Ok(None),
+        Answer::Failed(error) => Err(DiscoveryError::Lookup(error)),
+    }
+}
+
+/// Fetches the policy from the addresses of its server.
+async fn fetch(
+    domain: &DomainName,
+    resolver: &Resolver,
+    fetcher: &PolicyFetcher,
+) -> Result<Policy, FetchError> {
+    let host = format!("mta-sts.{domain}");
+    let no_address = |message: String| FetchError::new(domain, FetchErrorKind::NoAddress, message);
+    let name = DomainName::new(&host).map_err(|error| no_address(error.to_string()))?;
+    match resolver.addresses(&name).await {
+        Answer::Secure(found) | Answer::Insecure(Ok(found)) => {
+            fetcher.fetch(domain, &found.addresses).await
+        }
+        Answer::SecureAbsence(absence) | Answer::Insecure(Err(absence)) => {
+            Err(no_address(format!("{host} has no address: {absence}")))
+        }
+        Answer::Failed(error) => {
+            let message = error.to_string();
+            Err(FetchError::new(domain, FetchErrorKind::Lookup, message).with_source(error))
+        }
+    }
+}
+
+impl DiscoveryError {
+    /// The result type of TLS reports (RFC 8460, 4.3); `None` for what does not concern the domain.
+    pub fn result_type(&self) -> Option<ResultType> {
+        match self {
+            DiscoveryError::Lookup(_) => Some(ResultType::StsPolicyFetchError),
+            DiscoveryError::Record(_) => Some(ResultType::StsPolicyInvalid),
+            DiscoveryError::Fetch(error) => Some(error.result_type()),
+            DiscoveryError::Folder(_) => None,
+        }
+    }
+
+    /// What to do.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            DiscoveryError::Lookup(_) => "Try again later. Check the resolver.",
+            DiscoveryError::Record(_) => {
+                "The domain's administrator must correct the TXT record of _mta-sts.DOMAIN: RFC \
+                 8461, 3.1 has the form."
+            }
+            DiscoveryError::Fetch(error) => error.hint(),
+            DiscoveryError::Folder(_) => {
+                "Give a folder that this program may write, with space left."
+            }
+        }
+    }
+}
+
+impl fmt::Display for DiscoveryError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DiscoveryError::Lookup(error) => error.fmt(f),
+            DiscoveryError::Record(error) => error.fmt(f),
+            DiscoveryError::Fetch(error) => error.fmt(f),
+            DiscoveryError::Folder(error) => {
+                write!(f, "the MTA-STS policy cannot be stored: {error}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for DiscoveryError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            DiscoveryError::Lookup(error) => Some(error),
+            DiscoveryError::Record(error) => Some(error),
+            DiscoveryError::Fetch(error) => Some(error),
+            DiscoveryError::Folder(error) => Some(&**error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+
+    use super::*;
+
+    const DAY: u64 = 24 * 60 * 60;
+
+    fn at(seconds: u64) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000 + seconds)
+    }
+
+    fn domain() -> DomainName {
+        DomainName::new("example.org").unwrap()
+    }
+
+    fn policy(max_age: u64) -> Policy {
+        let text = format!("version: STSv1\nmode: enforce\nmx: mx.example.org\nmax_age: {max_age}");
+        text.parse().unwrap()
+    }
+
+    fn failure() -> FetchError {
+        FetchError::new(&domain(), FetchErrorKind::NotFound, "there is none")
+    }
+
+    type Record = Result<Option<StsRecord>, DiscoveryError>;
+
+    fn record(id: &str) -> Record {
+        let text = format!("v=STSv1; id={id}");
+        Ok(StsRecord::from_txt([text.as_bytes()]).unwrap())
+    }
+
+    /// Finds the policy. Returns its id, the problem, and whether it was fetched.
+    async fn find(
+        cache: &PolicyCache,
+        now: SystemTime,
+        record: Record,
+        fetched: Result<Policy, FetchError>,
+    ) -> (Option<String>, Option<String>, bool) {
+        let mut is_fetched = false;
+        let fetch = async || {
+            is_fetched = true;
+            fetched
+        };
+        let found = cache.find_by(&domain(), now, async { record }, fetch).await;
+        let id = found.policy.map(|stored| stored.id.clone());
+        (
+            id,
+            found.problem.map(|problem| problem.to_string()),
+            is_fetched,
+        )
+    }
+
+    fn id(id: &str) -> Option<String> {
+        Some(id.to_owned())
+    }
+
+    #[tokio::test]
+    async fn a_policy_is_fetched_once_and_when_its_id_changes() {
+        let cache = PolicyCache::new();
+        let found = find(&cache, at(0), record("1"), Ok(policy(7 * DAY))).await;
+        assert_eq!(found, (id("1"), None, true));
+        let found = find(&cache, at(1), record("1"), Ok(policy(1))).await;
+        assert_eq!(found, (id("1"), None, false));
+        let found = find(&cache, at(2), record("2"), Ok(policy(7 * DAY))).await;
+        assert_eq!(found, (id("2"), None, true));
+    }
+
+    /// An attacker who suppresses the record, or the fetch, changes nothing.
+    #[tokio::test]
+    async fn a_stored_policy_outlives_all_failures() {
+        let cache = PolicyCache::new();
+        find(&cache, at(0), record("1"), Ok(policy(7 * DAY))).await;
+        let lookup = DiscoveryError::Lookup(LookupError::new(
+            domain(),
+            "TXT",
+            crate::dns::LookupErrorKind::Bogus,
+            "",
+        ));
+        for problem in [lookup, DiscoveryError::Record(StsRecordError::NoId)] {
+            let text = problem.to_string();
+            let found = find(&cache, at(1), Err(problem), Err(failure())).await;
+            assert_eq!(found, (id("1"), Some(text), false));
+        }
+        let found = find(&cache, at(2), Ok(None), Err(failure())).await;
+        assert_eq!(found, (id("1"), None, false));
+        let text = Some(failure().to_string());
+        let found = find(&cache, at(3), record("2"), Err(failure())).await;
+        assert_eq!(found, (id("1"), text.clone(), true));
+        // Not tried again at once, and still a problem.
+        let found = find(&cache, at(4), record("2"), Ok(policy(1))).await;
+        assert_eq!(found, (id("1"), text.clone(), false));
+        let found = find(&cache, at(7 * DAY), record("2"), Err(failure())).await;
+        assert_eq!(found, (None, text, true));
+        let found = find(&cache, at(8 * DAY), record("2"), Ok(policy(DAY))).await;
+        assert_eq!(found, (id("2"), None, true));
+    }
+
+    #[tokio::test]
+    async fn domains_without_a_policy_take_no_memory() {
+        let cache = PolicyCache::new();
+        let found = find(&cache, at(0), Ok(None), Err(failure())).await;
+        assert_eq!(found, (None, None, false));
+        assert!(cache.domains().is_empty());
+        // A lifetime of zero is over at once.
+        let found = find(&cache, at(0), record("1"), Ok(policy(0))).await;
+        assert_eq!(found, (None, None, true));
+        assert!(cache.domains().is_empty());
+        for number in 0..MAX_DOMAINS + 10 {
+            let other = DomainName::new(&format!("d{number}.example")).unwrap();
+            let fetch = async || Ok(policy(DAY));
+            cache
+                .find_by(&other, at(0), async { record("1") }, fetch)
+                .await;
+        }
+        assert_eq!(cache.domains().len(), MAX_DOMAINS);
+    }
+
+    #[tokio::test]
+    async fn a_policy_is_fetched_once_for_many_messages() {
+        let cache = PolicyCache::new();
+        let fetches = AtomicUsize::new(0);
+        let finding = (0..20).map(|_| async {
+            let fetch = async || {
+                fetches.fetch_add(1, Ordering::Relaxed);
+                tokio::task::yield_now().await;
+                Ok(policy(DAY))
+            };
+            let domain = domain();
+            let found = cache.find_by(&domain, at(0), async { record("1") }, fetch);
+            assert!(found.await.policy.is_some());
+        });
+        futures_util::future::join_all(finding).await;
+        assert_eq!(fetches.load(Ordering::Relaxed), 1);
+    }
+
+    #[tokio::test]
+    async fn a_dropped_call_leaves_the_policy_to_the_next() {
+        let cache = PolicyCache::new();
+        let domain = domain();
+        let never = async || std::future::pending().await;
+        let finding = cache.find_by(&domain, at(0), async { record("1") }, never);
+        let waited = tokio::time::timeout(Duration::from_millis(10), finding).await;
+        assert!(waited.is_err());
+        let found = find(&cache, at(0), record("1"), Ok(policy(DAY))).await;
+        assert_eq!(found, (id("1"), None, true));
+    }
+
+    #[tokio::test]
+    async fn a_folder_outlives_the_process() {
+        let folder = tempfile::tempdir().unwrap();
+        let open = || PolicyCache::in_folder(folder.path().join("state")).unwrap();
+        find(&open(), at(0), record("1"), Ok(policy(7 * DAY))).await;
+        // Another process, whose record is suppressed.
+        let found = find(&open(), at(1), Ok(None), Err(failure())).await;
+        assert_eq!(found, (id("1"), None, false));
+        let found = find(&open(), at(2), record("1"), Ok(policy(1))).await;
+        assert_eq!(found, (id("1"), None, false));
+        let found = find(&open(), at(7 * DAY), Ok(None), Err(failure())).await;
+        assert_eq!(found, (None, None, false));
+        // Damaged.
+        std::fs::write(folder.path().join("state/mta-sts.example.org"), "x").unwrap();
+        let found = find(&open(), at(3), record("1"), Ok(policy(7 * DAY))).await;
+        assert_eq!(found, (id("1"), None, true));
+        let found = find(&open(), at(4), record("1"), Err(failure())).await;
+        assert_eq!(found, (id("1"), None, false));
+    }
+
+    #[tokio::test]
+    async fn a_folder_that_cannot_be_written_is_a_problem() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state");
+        let cache = PolicyCache::in_folder(&path).unwrap();
+        std::fs::remove_dir(&path).unwrap();
+        let (found, problem, _) = find(&cache, at(0), record("1"), Ok(policy(DAY))).await;
+        assert_eq!(found, id("1"));
+        assert!(problem.unwrap().contains("cannot be stored"));
+        std::fs::write(&path, "").unwrap();
+        let error = PolicyCache::in_folder(&path).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config);
+        assert!(error.to_string().contains("state"), "{error}");
+    }
+}
