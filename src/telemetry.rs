@@ -29,6 +29,8 @@ pub(crate) use metrics::OpenConnection;
 pub use metrics::describe_metrics;
 #[cfg(feature = "tracing")]
 pub(crate) use warnings::expires_soon;
+#[cfg(all(feature = "mx", feature = "tracing"))]
+pub(crate) use warnings::policy_not_fetched;
 
 /// The target of all events but those of the dialogue.
 #[cfg(feature = "tracing")]

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use envoi::mx::mta_sts::PolicyCache;
 use envoi::mx::{MxClient, Resolver};
 use envoi::{Endpoint, Message};
 
@@ -11,7 +12,17 @@ use crate::report::{Delivery, Failure, Success};
 /// The client of the options, without the settings of its connections.
 pub fn client(options: &Options, endpoint: &Endpoint) -> Result<MxClient, Failure> {
     let dane = is_on(options.dane.as_deref(), "--dane")?;
-    Ok(MxClient::new(resolver(options, endpoint)?).dane(dane))
+    let mta_sts = is_on(options.mta_sts.as_deref(), "--mta-sts")?;
+    let mut client = MxClient::new(resolver(options, endpoint)?)
+        .dane(dane)
+        .mta_sts(mta_sts);
+    if let Some(folder) = &options.state {
+        client = client.policy_cache(PolicyCache::in_folder(folder)?);
+    }
+    if options.timeout.is_some() {
+        client = client.policy_timeout(endpoint.get_timeouts().connect);
+    }
+    Ok(client)
 }
 
 pub async fn send(client: MxClient, message: Message<'_>) -> Result<Success, Failure> {

@@ -38,6 +38,12 @@ pub struct Options {
     /// With --mx: whether servers are verified by TLSA records (on by default)
     #[arg(long, value_name = "on|off", requires = "mx")]
     pub dane: Option<String>,
+    /// With --mx: whether the domains' policies of MTA-STS apply (on by default)
+    #[arg(long, value_name = "on|off", requires = "mx")]
+    pub mta_sts: Option<String>,
+    /// With --mx: a folder that keeps these policies; it is made if it is not there
+    #[arg(long, value_name = "FOLDER", requires = "mx")]
+    pub state: Option<PathBuf>,
     /// The sender; '' or '<>' for a notification that must not bounce, which has no From header
     #[arg(long, value_name = "ADDRESS", required_unless_present = "check")]
     pub from: Option<String>,
@@ -207,9 +213,6 @@ impl Options {
     }
 }
 
-/// Options whose capability envoi does not have yet.
-const PLANNED: &[&str] = &["--mta-sts", "--state"];
-
 /// Whether an option that takes `on` or `off` is on, as it is by default.
 pub fn is_on(value: Option<&str>, option: &str) -> Result<bool, Failure> {
     match value {
@@ -230,9 +233,6 @@ pub fn explain(error: &clap::Error, args: &[OsString]) -> Failure {
     };
     let option = || names(ContextKind::InvalidArg);
     let failure = Failure::request(match error.kind() {
-        ErrorKind::UnknownArgument if PLANNED.contains(&option().as_str()) => {
-            format!("{} is not yet supported", option())
-        }
         ErrorKind::UnknownArgument => match position(&option(), args) {
             Some(position) => format!("argument {position} is not an option that send knows"),
             None => "there is an option that send does not know".into(),

@@ -59,6 +59,8 @@ pub use data_writer::DataWriter;
 pub(crate) use in_flight::Settled;
 #[cfg(feature = "pool")]
 pub(crate) use send_all::{Admission, Incoming, Renewal, send_all};
+#[cfg(feature = "mx")]
+pub(crate) use setup::NO_STARTTLS;
 pub(crate) use setup::{client_name, connector_for, open, within};
 
 /// A session with a server: set up, secured and logged in, ready for any number of messages.

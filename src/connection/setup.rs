@@ -19,6 +19,9 @@ use crate::tls::{Connector, Security, TlsMode};
 use crate::transport::{Connected, Destination, Stream, Transport};
 use crate::{Endpoint, file, telemetry};
 
+/// The reason for plaintext of a server without STARTTLS.
+pub(crate) const NO_STARTTLS: &str = "the server does not offer STARTTLS";
+
 impl Connection {
     /// Connects, secures the connection as the endpoint's policy says, and logs in if the endpoint
     /// has credentials.
@@ -227,7 +230,7 @@ impl Connection {
             }
         }
         if security == Security::Opportunistic && self.tls().is_none() {
-            self.info_mut().plaintext_reason = Some("the server does not offer STARTTLS".into());
+            self.info_mut().plaintext_reason = Some(NO_STARTTLS.into());
         }
         Ok(())
     }

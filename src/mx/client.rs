@@ -11,8 +11,10 @@ use futures_util::stream::{self, StreamExt as _};
 use tokio::time::Instant;
 
 use super::filter::AddressFilter;
+use super::mta_sts::PolicyCache;
 use super::receipt::MxReceipt;
 use super::route::Failures;
+use super::tls_report::TlsEvent;
 #[cfg(feature = "rate-limit")]
 use crate::RateLimiter;
 use crate::connection::clock::Clock;
@@ -74,6 +76,11 @@ const SWEEP: Duration = Duration::from_secs(5);
 ///   its TLSA records, TLS is required, and the certificate must match the records. Of records that
 ///   are all unusable, TLS is required, and not verified. A host whose TLSA records cannot be
 ///   had, or that does not meet them, is left out; if no other is left, the failure is transient.
+/// - MTA-STS (RFC 8461): where DANE does not apply, and the domain has a policy that is enforced,
+///   hosts that it does not list are left out, and of others TLS with a trusted certificate is
+///   required. If no host is left, the failure is transient. Policies are fetched by HTTPS and
+///   [kept](Self::policy_cache) for the time that they name. A policy in testing changes nothing,
+///   but is [reported](Self::on_tls_event).
 /// - Otherwise TLS is used where a server offers it, and is not verified: its name is not proven,
 ///   either. Where it fails, the message goes in plaintext, by one more connection to the same
 ///   address.
@@ -112,6 +119,8 @@ pub struct MxClient {
     state: Arc<State>,
 }
 
+type TlsEventCallback = Arc<dyn Fn(&TlsEvent) + Send + Sync>;
+
 /// The settings.
 #[derive(Clone)]
 pub(super) struct Config {
@@ -124,6 +133,10 @@ pub(super) struct Config {
     pub(super) max_addresses: usize,
     pub(super) avoid_failed: Duration,
     pub(super) dane: bool,
+    pub(super) mta_sts: bool,
+    pub(super) policies: PolicyCache,
+    pub(super) policy_timeout: Duration,
+    pub(super) on_tls_event: Option<TlsEventCallback>,
     concurrency: usize,
     pool: PoolConfig,
     pub(super) retries: Option<RetryPolicy>,
@@ -168,6 +181,10 @@ impl MxClient {
                 max_addresses: 10,
                 avoid_failed: Duration::from_secs(60),
                 dane: true,
+                mta_sts: true,
+                policies: PolicyCache::new(),
+                policy_timeout: Duration::from_secs(60),
+                on_tls_event: None,
                 concurrency: 20,
                 pool,
                 retries: None,
@@ -247,6 +264,46 @@ impl MxClient {
         self.set(|config| config.dane = yes)
     }
 
+    /// Sets whether the policies of MTA-STS (RFC 8461) are looked up and applied to servers without
+    /// TLSA records, as they are by default.
+    pub fn mta_sts(self, yes: bool) -> Self {
+        self.set(|config| config.mta_sts = yes)
+    }
+
+    /// Sets where policies of MTA-STS are kept. By default, they are kept in memory, by this client
+    /// and its clones; keep them in a [folder](PolicyCache::in_folder), so that they protect the
+    /// next process as well.
+    pub fn policy_cache(self, policies: PolicyCache) -> Self {
+        self.set(|config| config.policies = policies)
+    }
+
+    /// Sets the maximum time to fetch a policy of MTA-STS; 60 seconds by default, which is also the
+    /// maximum.
+    pub fn policy_timeout(self, time: Duration) -> Self {
+        self.set(|config| config.policy_timeout = time)
+    }
+
+    /// Sets a function that is called with the result of each session, for
+    /// [TLS reports](super::tls_report): after each message, also where several use one
+    /// connection, and where a policy cannot be had. Sessions that did not come to TLS are left
+    /// out. It is called while a message is sent, and must not block.
+    ///
+    /// ```
+    /// use std::sync::{Arc, Mutex};
+    /// use envoi::mx::{MxClient, Resolver, tls_report::TlsReports};
+    ///
+    /// # fn example(resolver: Resolver) {
+    /// let reports = TlsReports::new("Example Inc.", "postmaster@example.org");
+    /// let reports = Arc::new(Mutex::new(reports));
+    /// let sum = reports.clone();
+    /// let client = MxClient::new(resolver)
+    ///     .on_tls_event(move |event| sum.lock().unwrap().add(event));
+    /// # }
+    /// ```
+    pub fn on_tls_event(self, callback: impl Fn(&TlsEvent) + Send + Sync + 'static) -> Self {
+        self.set(|config| config.on_tls_event = Some(Arc::new(callback)))
+    }
+
     /// Sets the limits of the connections to each server, see [`PoolConfig`]. By default, 4 at a
     /// time, each of which is kept for 10 seconds after a message.
     pub fn pool(self, limits: impl Into<PoolConfig>) -> Self {
@@ -259,8 +316,8 @@ impl MxClient {
         self.endpoint(|endpoint| endpoint.timeouts(timeouts))
     }
 
-    /// Sets the trust anchors for servers whose certificate must be trusted, the system's by
-    /// default.
+    /// Sets the trust anchors for servers whose certificate must be trusted, those of policies of
+    /// MTA-STS among them; the system's by default.
     pub fn trust(self, trust: Trust) -> Self {
         self.endpoint(|endpoint| endpoint.trust(trust))
     }

@@ -4,17 +4,21 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use futures_util::future::BoxFuture;
+use tokio::sync::OnceCell;
 use tokio::time::{Instant, timeout_at};
 
 use super::client::MxClient;
+use super::events;
 use super::lookup::{self, HostName, Hosts, NextHop};
+use super::mta_sts::{Discovery, PolicyFetcher};
 use super::policy::{self, HostPolicy};
 use super::problem::{MxProblem, problem};
 use super::receipt::{DomainResult, MxFailure, MxPolicy, Via, messages, place};
 use super::route::{self, Route, Server, Step};
+use super::tls_report::{AppliedPolicy, ResultType, TlsEvent};
 use crate::client::with_recipients;
 use crate::connection::clock::Clock;
 use crate::dns::DomainName;
@@ -94,6 +98,7 @@ impl MxClient {
             total: Attempts::new(envelope.recipients()),
             failures: Vec::new(),
             accepted: None,
+            discovery: OnceCell::new(),
             envelope,
         };
         if let Err(error) = delivery.walk(message).await {
@@ -115,6 +120,8 @@ struct Delivery<'a> {
     failures: Vec<Error>,
     /// The receipt of the last server that accepted the message for a recipient.
     accepted: Option<Receipt>,
+    /// What was found out about the domain's policy of MTA-STS, once a host needs it.
+    discovery: OnceCell<Discovery>,
 }
 
 impl Delivery<'_> {
@@ -160,6 +167,7 @@ impl Delivery<'_> {
             let dnssec = hosts.is_secure && found.is_secure;
             let mut own = Some(own);
             let result = self.try_server(server, name, found, &mut own).await;
+            self.report_session(&hosts, server, name, found, &result);
             // The attempt may not have come to the message.
             message = message.or(own);
             let via = self.via(server, name, found, dnssec, &result);
@@ -223,23 +231,109 @@ impl Delivery<'_> {
         bases: Result<Vec<DomainName>, String>,
     ) -> Result<HostPolicy> {
         let config = &self.client.config;
-        if !config.dane {
-            return Ok(HostPolicy::opportunistic("DANE is switched off"));
-        }
-        let bases = match bases {
-            Ok(bases) => bases,
-            Err(reason) => return Ok(HostPolicy::opportunistic(reason)),
-        };
-        for base in bases {
-            let answer = config.resolver.tlsa(&base, config.endpoint.mx_port()).await;
-            if let Some(records) = policy::tlsa_records(host, answer)? {
-                let names = [host].into_iter().chain(&hosts.domain_names);
-                return Ok(HostPolicy::dane(&base, records, names));
+        let no_dane = match bases {
+            _ if !config.dane => "DANE is switched off".to_owned(),
+            Ok(bases) => {
+                for base in bases {
+                    let answer = config.resolver.tlsa(&base, config.endpoint.mx_port()).await;
+                    let records = policy::tlsa_records(host, answer).inspect_err(|error| {
+                        let applied = AppliedPolicy::tlsa(base.clone(), []);
+                        let failure = (ResultType::DnssecInvalid, error.message().to_owned());
+                        self.report(hosts, Some(host), None, applied, Err(failure));
+                    })?;
+                    if let Some(records) = records {
+                        let names = [host].into_iter().chain(&hosts.domain_names);
+                        return Ok(HostPolicy::dane(&base, records, names));
+                    }
+                }
+                format!("{host} has no TLSA records")
             }
+            Err(reason) => reason,
+        };
+        let Some(domain) = hosts.domain_names.first().filter(|_| config.mta_sts) else {
+            return Ok(HostPolicy::opportunistic(no_dane));
+        };
+        let discovering = || self.discover(hosts, domain);
+        let found = self.discovery.get_or_init(discovering).await;
+        HostPolicy::mta_sts(domain, host, found, &no_dane).inspect_err(|error| {
+            let applied = found
+                .policy
+                .as_ref()
+                .map(|stored| stored.policy.as_applied(domain));
+            let applied = applied.unwrap_or_else(|| AppliedPolicy::none(domain.clone()));
+            let failure = (ResultType::ValidationFailure, error.message().to_owned());
+            self.report(hosts, Some(host), None, applied, Err(failure));
+        })
+    }
+
+    /// Finds the domain's policy of MTA-STS.
+    async fn discover(&self, hosts: &Hosts, domain: &DomainName) -> Discovery {
+        let config = &self.client.config;
+        let filter = config.filter.clone();
+        let fetcher = PolicyFetcher::new(config.endpoint.get_tls().clone())
+            .timeout(config.policy_timeout)
+            .address_filter(move |address| filter.refusal(address).is_none());
+        let found = config
+            .policies
+            .find(domain, &config.resolver, &fetcher)
+            .await;
+        if let Some(problem) = &found.problem
+            && let Some(result) = problem.result_type()
+        {
+            let applied = found
+                .policy
+                .as_ref()
+                .map(|stored| stored.policy.as_applied(domain));
+            let applied = applied.unwrap_or_else(|| AppliedPolicy::none(domain.clone()));
+            self.report(
+                hosts,
+                None,
+                None,
+                applied,
+                Err((result, problem.to_string())),
+            );
         }
-        Ok(HostPolicy::opportunistic(format!(
-            "{host} has no TLSA records"
-        )))
+        found
+    }
+
+    /// Reports the result of a session, if it came to TLS.
+    fn report_session(
+        &self,
+        hosts: &Hosts,
+        server: Server,
+        name: &HostName,
+        found: &Found,
+        result: &Result<Receipt>,
+    ) {
+        let (HostName::Name(host), Some(domain)) = (name, hosts.domain_names.first()) else {
+            return;
+        };
+        if let Some(outcome) = events::of_session(&found.policy, result) {
+            let applied = found.policy.as_applied(domain);
+            self.report(hosts, Some(host), Some(server.address), applied, outcome);
+        }
+    }
+
+    /// Gives an event to the callback, if there is one.
+    fn report(
+        &self,
+        hosts: &Hosts,
+        host: Option<&DomainName>,
+        address: Option<IpAddr>,
+        applied: AppliedPolicy,
+        outcome: Result<(), events::Failure>,
+    ) {
+        let callback = self.client.config.on_tls_event.as_ref();
+        let Some((callback, domain)) = callback.zip(hosts.domain_names.first()) else {
+            return;
+        };
+        let mut event = TlsEvent::new(SystemTime::now(), domain.clone(), applied);
+        event.mx_host = host.cloned();
+        event.address = address;
+        callback(&match outcome {
+            Ok(()) => event,
+            Err((result, reason)) => event.with_failure(result, reason),
+        });
     }
 
     /// Gives the addresses that may be connected to to the route.

@@ -1,8 +1,13 @@
 //! How the connections to a host are protected, and why: by DANE (RFC 7672) where DNSSEC proves the
-//! way to the host and its TLSA records, otherwise as well as the host can.
+//! way to the host and its TLSA records, else by the domain's policy of MTA-STS (RFC 8461),
+//! otherwise as well as the host can.
 
+use std::sync::Arc;
+
+use super::mta_sts::{Discovery, Mode, StoredPolicy};
 use super::problem::lookup_failed;
 use super::receipt::MxPolicy;
+use super::tls_report::AppliedPolicy;
 use crate::Endpoint;
 use crate::dns::{Addresses, Answer, DomainName};
 use crate::error::{Error, ErrorKind, Phase, Result};
@@ -13,6 +18,14 @@ use crate::tls::dane::{Dane, TlsaRecord};
 #[derive(Clone, Debug)]
 pub(super) enum Protection {
     Dane(Dane),
+    /// TLS with a trusted certificate for the host, which the policy lists.
+    MtaSts(Arc<StoredPolicy>),
+    /// As without a policy; what does not meet this one is reported.
+    Testing {
+        policy: Arc<StoredPolicy>,
+        /// What to report of a host that the policy does not list.
+        unlisted: Option<String>,
+    },
     Opportunistic,
 }
 
@@ -52,10 +65,80 @@ impl HostPolicy {
         }
     }
 
+    /// By what was found out about the MTA-STS policy of a domain, for a host without DANE, for
+    /// this reason.
+    ///
+    /// # Errors
+    ///
+    /// The policy is enforced, and does not list the host.
+    pub(super) fn mta_sts(
+        domain: &DomainName,
+        host: &DomainName,
+        found: &Discovery,
+        no_dane: &str,
+    ) -> Result<Self> {
+        let policy = found.policy.as_ref();
+        let Some(stored) = policy.filter(|stored| stored.policy.mode != Mode::None) else {
+            let reason = match &found.problem {
+                Some(problem) => format!("{no_dane}; {problem}"),
+                None => format!("{no_dane}; {domain} has no MTA-STS policy"),
+            };
+            return Ok(HostPolicy::opportunistic(reason));
+        };
+        // An older policy applies where the one of now cannot be had.
+        let problem = found.problem.as_ref();
+        let problem = problem.map_or_else(String::new, |problem| format!("; {problem}"));
+        let listed: Vec<_> = stored.policy.mx.iter().map(ToString::to_string).collect();
+        let unlisted = (!stored.policy.allows(host)).then(|| {
+            let listed = listed.join(", ");
+            format!("the MTA-STS policy of {domain} does not list {host}, but {listed}")
+        });
+        match (stored.policy.mode, unlisted) {
+            (Mode::Enforce, Some(unlisted)) => {
+                let mut error = Error::new(ErrorKind::Tls, Phase::Tls, unlisted).with_hint(
+                    "The mail waits until the domain's administrator has corrected the policy or \
+                        the MX records. If another host was put into the DNS by an attacker, this \
+                        is what the policy is for.",
+                );
+                error.set_transient(true);
+                Err(error)
+            }
+            (Mode::Enforce, None) => Ok(HostPolicy {
+                protection: Protection::MtaSts(stored.clone()),
+                reason: format!("{no_dane}; the MTA-STS policy of {domain} is enforced{problem}"),
+            }),
+            (_, unlisted) => Ok(HostPolicy {
+                protection: Protection::Testing {
+                    policy: stored.clone(),
+                    unlisted,
+                },
+                reason: format!("{no_dane}; the MTA-STS policy of {domain} is in testing{problem}"),
+            }),
+        }
+    }
+
     pub(super) fn name(&self) -> MxPolicy {
         match &self.protection {
             Protection::Dane(_) => MxPolicy::Dane,
-            Protection::Opportunistic => MxPolicy::Opportunistic,
+            Protection::MtaSts(_) => MxPolicy::MtaSts,
+            Protection::Testing { .. } | Protection::Opportunistic => MxPolicy::Opportunistic,
+        }
+    }
+
+    /// The policy as TLS reports have it, to a host of this domain.
+    pub(super) fn as_applied(&self, domain: &DomainName) -> AppliedPolicy {
+        match &self.protection {
+            Protection::Dane(dane) => match dane.base_domain().parse() {
+                Ok(base) => {
+                    let records = dane.records().iter().map(ToString::to_string);
+                    AppliedPolicy::tlsa(base, records)
+                }
+                Err(_) => AppliedPolicy::none(domain.clone()),
+            },
+            Protection::MtaSts(policy) | Protection::Testing { policy, .. } => {
+                policy.policy.as_applied(domain)
+            }
+            Protection::Opportunistic => AppliedPolicy::none(domain.clone()),
         }
     }
 
@@ -66,7 +149,10 @@ impl HostPolicy {
                 let tls = endpoint.get_tls().clone().dane(dane.clone());
                 endpoint.security(Security::Required).tls(tls)
             }
-            Protection::Opportunistic => endpoint.security(Security::Opportunistic),
+            Protection::MtaSts(_) => endpoint.security(Security::Required),
+            Protection::Testing { .. } | Protection::Opportunistic => {
+                endpoint.security(Security::Opportunistic)
+            }
         }
     }
 
@@ -82,7 +168,8 @@ impl HostPolicy {
         }
         let policy = match &self.protection {
             Protection::Dane(_) => "DANE",
-            Protection::Opportunistic => return error,
+            Protection::MtaSts(_) => "MTA-STS",
+            Protection::Testing { .. } | Protection::Opportunistic => return error,
         };
         if error.kind() != ErrorKind::Tls {
             return error;
@@ -195,6 +282,78 @@ mod tests {
             let expected: Vec<_> = expected.iter().map(|text| name(text)).collect();
             assert_eq!(found, expected, "{hosts_are_secure}, {answer:?}");
         }
+    }
+
+    fn discovery(mode: &str) -> Discovery {
+        let text = format!("version: STSv1\nmode: {mode}\nmx: *.example.org\nmax_age: 86400");
+        let now = std::time::SystemTime::now();
+        Discovery {
+            policy: Some(Arc::new(StoredPolicy::new("1", text.parse().unwrap(), now))),
+            problem: None,
+        }
+    }
+
+    #[test]
+    fn a_policy_of_mta_sts_applies_by_mode_and_host() {
+        let domain = name("example.org");
+        let policy = |found: &Discovery, host: &str| {
+            HostPolicy::mta_sts(&domain, &name(host), found, "no DANE")
+        };
+        let (listed, unlisted) = ("mx.example.org", "mx.example.com");
+        let enforce = policy(&discovery("enforce"), listed).unwrap();
+        assert_eq!(enforce.name(), MxPolicy::MtaSts);
+        assert!(enforce.reason.contains("is enforced"), "{}", enforce.reason);
+        let endpoint = enforce.apply(Endpoint::new("mx.example.org").security(Security::None));
+        assert_eq!(endpoint.get_security(), Security::Required);
+        let error = policy(&discovery("enforce"), unlisted).unwrap_err();
+        assert!(error.is_transient() && error.kind() == ErrorKind::Tls);
+        assert_eq!(
+            error.message(),
+            "the MTA-STS policy of example.org does not list mx.example.com, but *.example.org"
+        );
+        for (host, is_listed) in [(listed, true), (unlisted, false)] {
+            let testing = policy(&discovery("testing"), host).unwrap();
+            assert_eq!(testing.name(), MxPolicy::Opportunistic);
+            let Protection::Testing { unlisted, .. } = &testing.protection else {
+                panic!("{testing:?}");
+            };
+            assert_eq!(unlisted.is_none(), is_listed);
+            let none = policy(&discovery("none"), host).unwrap();
+            assert!(matches!(none.protection, Protection::Opportunistic));
+            assert!(none.reason.contains("has no MTA-STS policy"));
+        }
+    }
+
+    #[test]
+    fn a_policy_that_cannot_be_had_is_the_reason() {
+        let host = name("mx.example.org");
+        let failure = LookupError::new(
+            name("_mta-sts.example.org"),
+            "TXT",
+            LookupErrorKind::TimedOut,
+            "",
+        );
+        let found = Discovery {
+            policy: None,
+            problem: Some(crate::mx::mta_sts::DiscoveryError::Lookup(failure)),
+        };
+        let policy = HostPolicy::mta_sts(&name("example.org"), &host, &found, "no DANE").unwrap();
+        assert!(
+            policy.reason.contains("_mta-sts.example.org"),
+            "{}",
+            policy.reason
+        );
+        assert_eq!(policy.name(), MxPolicy::Opportunistic);
+    }
+
+    #[test]
+    fn a_failure_of_tls_under_a_policy_is_transient() {
+        let listed = name("mx.example.org");
+        let policy = HostPolicy::mta_sts(&name("example.org"), &listed, &discovery("enforce"), "x");
+        let error = Error::new(ErrorKind::Tls, Phase::Tls, "the certificate has expired");
+        let judged = policy.unwrap().judged(error);
+        assert!(judged.is_transient());
+        assert!(judged.message().starts_with("MTA-STS ("), "{judged}");
     }
 
     #[test]

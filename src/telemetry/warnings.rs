@@ -1,4 +1,4 @@
-//! Warnings about certificates that expire soon.
+//! Warnings about certificates that expire soon, and policies that cannot be had.
 
 use std::collections::HashMap;
 use std::sync::{LazyLock, Mutex, PoisonError};
@@ -40,6 +40,17 @@ pub(crate) fn expires_soon(usage: CertificateUse, certificate: &Certificate, hos
         "{}. {hint}",
         receipt::validity(usage, certificate, now)
     );
+}
+
+/// Warns that a policy of MTA-STS could not be fetched (RFC 8461, 3.3). Fetches are not repeated for
+/// a while.
+#[cfg(feature = "mx")]
+pub(crate) fn policy_not_fetched(
+    domain: &crate::dns::DomainName,
+    problem: &dyn std::fmt::Display,
+    hint: &str,
+) {
+    tracing::warn!(target: TARGET, %domain, "{problem}. {hint}");
 }
 
 fn is_due(fingerprint: &str) -> bool {

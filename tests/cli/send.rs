@@ -1479,9 +1479,10 @@ async fn send_refuses_options_that_do_not_go_with_mx() {
             &["--url", "smtp://h", "--resolver", "127.0.0.1:53"],
             "this is missing: --mx",
         ),
+        (&["--mx", "--mta-sts", "maybe"], "--mta-sts takes on or off"),
         (
-            &["--mx", "--mta-sts", "on"],
-            "--mta-sts is not yet supported",
+            &["--url", "smtp://h", "--state", "folder"],
+            "this is missing: --mx",
         ),
         (&[], "this is missing: --url <URL>"),
     ] {

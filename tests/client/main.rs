@@ -37,8 +37,6 @@ mod failover;
     feature = "testing"
 ))]
 mod handover;
-#[cfg(all(feature = "aws-lc-rs", feature = "mx"))]
-mod https_server;
 #[cfg(all(
     feature = "aws-lc-rs",
     feature = "pool",

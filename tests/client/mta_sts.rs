@@ -1,34 +1,75 @@
 //! Policies of MTA-STS by HTTPS, against a server of the tests.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use envoi::mx::DomainName;
 use envoi::mx::mta_sts::{FetchError, FetchErrorKind, Mode, Policy, PolicyFetcher};
 use envoi::mx::tls_report::ResultType;
 use envoi::tls::{TlsSettings, Trust};
-use rcgen::CertificateParams;
-
-use crate::https_server::{End, HttpsServer, policy, response};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use support::https::{End, HttpsServer, policy, response};
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::crypto::aws_lc_rs::default_provider;
 
 const POLICY: &str = "version: STSv1\r\nmode: enforce\r\nmx: *.example.org\r\nmax_age: 86400\r\n";
 const HOST: &str = "mta-sts.example.org";
 const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
-async fn server(answer: Vec<u8>) -> HttpsServer {
-    HttpsServer::start((LOCAL, 0).into(), HOST, answer).await
+/// A server of policies, and its authority as PEM.
+struct Server {
+    https: HttpsServer,
+    ca: String,
 }
 
-fn fetcher(server: &HttpsServer) -> PolicyFetcher {
-    PolicyFetcher::new(TlsSettings::new(Trust::empty().pem(&server.ca))).port(server.address.port())
+impl Server {
+    async fn start(name: &str, answer: Vec<u8>) -> Server {
+        let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        Server::with_certificate(params, answer).await
+    }
+
+    async fn with_certificate(params: CertificateParams, answer: Vec<u8>) -> Server {
+        let mut ca = CertificateParams::default();
+        ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let ca = CertifiedIssuer::self_signed(ca, KeyPair::generate().unwrap()).unwrap();
+        let key = KeyPair::generate().unwrap();
+        let leaf = params.signed_by(&key, &ca).unwrap();
+        let config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![leaf.der().clone()], key.into())
+            .unwrap();
+        Server {
+            https: HttpsServer::start((LOCAL, 0).into(), config, answer).await,
+            ca: ca.pem(),
+        }
+    }
+
+    fn answer(&self, answer: Vec<u8>, end: End) {
+        self.https.answer(answer, end);
+    }
+
+    fn port(&self) -> u16 {
+        self.https.address.port()
+    }
 }
 
-async fn fetch(server: &HttpsServer) -> Result<Policy, FetchError> {
+async fn server(answer: Vec<u8>) -> Server {
+    Server::start(HOST, answer).await
+}
+
+fn fetcher(server: &Server) -> PolicyFetcher {
+    PolicyFetcher::new(TlsSettings::new(Trust::empty().pem(&server.ca))).port(server.port())
+}
+
+async fn fetch(server: &Server) -> Result<Policy, FetchError> {
     let domain = DomainName::new("example.org").unwrap();
     fetcher(server).fetch(&domain, &[LOCAL]).await
 }
 
-async fn failure(server: &HttpsServer) -> (FetchErrorKind, String) {
+async fn failure(server: &Server) -> (FetchErrorKind, String) {
     let error = fetch(server).await.unwrap_err();
     let text = error.to_string();
     let (before, reason) = text.split_once(": ").unwrap();
@@ -46,13 +87,13 @@ async fn a_policy_is_fetched() {
     let fetched = fetch(&server).await.unwrap();
     assert_eq!(fetched, POLICY.parse().unwrap());
     assert_eq!(fetched.mode, Mode::Enforce);
-    let requests = server.requests();
+    let requests = server.https.requests();
     let request = requests[0].to_ascii_lowercase();
     assert!(
         request.starts_with("get /.well-known/mta-sts.txt http/1.1\r\n"),
         "{request}"
     );
-    let port = server.address.port();
+    let port = server.port();
     assert!(
         request.contains(&format!("\r\nhost: {HOST}:{port}\r\n")),
         "{request}"
@@ -75,7 +116,7 @@ async fn every_framing_is_understood() {
     let old = until_closed.replace("HTTP/1.1", "HTTP/1.0");
     let interim = format!("HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n{until_closed}");
     let identity = until_closed.replace("\r\n\r\n", "\r\nContent-Encoding: identity\r\n\r\n");
-    for answer in [chunked, until_closed, old, interim, identity] {
+    for answer in [chunked, until_closed.clone(), old, interim, identity] {
         server.answer(answer.clone().into_bytes(), End::Close);
         assert_eq!(
             fetch(&server).await.unwrap(),
@@ -83,6 +124,9 @@ async fn every_framing_is_understood() {
             "{answer}"
         );
     }
+    // Many servers close the connection without ending TLS.
+    server.answer(until_closed.into_bytes(), End::Cut);
+    fetch(&server).await.unwrap();
     // The end of the connection need not be waited for.
     server.answer(policy(POLICY), End::Hang);
     fetch(&server).await.unwrap();
@@ -181,7 +225,8 @@ async fn other_answers_are_told_apart() {
 #[tokio::test]
 async fn broken_http_is_an_error() {
     let whole = policy(POLICY);
-    let until_closed = format!("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\n{POLICY}");
+    let chunked = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\
+        Transfer-Encoding: chunked\r\n\r\n2\r\nve\r\n";
     let header = format!("HTTP/1.1 200 OK\r\nX: {}\r\n\r\n", "x".repeat(100_000));
     let server = server(Vec::new()).await;
     for (answer, end) in [
@@ -191,8 +236,9 @@ async fn broken_http_is_an_error() {
         (b"HTTP/2 200 OK\r\n\r\n".to_vec(), End::Close),
         (header.into_bytes(), End::Close),
         (whole[..whole.len() - 1].to_vec(), End::Close),
-        // What ends with the connection must end in order, or it may have been cut.
-        (until_closed.into_bytes(), End::Cut),
+        (whole[..whole.len() - 1].to_vec(), End::Cut),
+        (chunked.as_bytes().to_vec(), End::Close),
+        (chunked.as_bytes().to_vec(), End::Cut),
     ] {
         let text = String::from_utf8_lossy(&answer).into_owned();
         server.answer(answer, end);
@@ -221,24 +267,23 @@ async fn a_slow_server_is_not_waited_for() {
 
 #[tokio::test]
 async fn the_certificate_is_verified() {
-    let check = async |server: &HttpsServer, fetcher: PolicyFetcher, words: &str| {
+    let check = async |server: &Server, fetcher: PolicyFetcher, words: &str| {
         let domain = DomainName::new("example.org").unwrap();
         let error = fetcher.fetch(&domain, &[LOCAL]).await.unwrap_err();
         assert_eq!(error.kind(), FetchErrorKind::Certificate, "{error}");
         assert_eq!(error.result_type(), ResultType::StsWebpkiInvalid);
         assert!(error.to_string().contains(words), "{error}");
-        assert_eq!(server.requests(), [""; 0]);
+        assert_eq!(server.https.requests(), [""; 0]);
     };
-    let local = (LOCAL, 0).into();
-    let other = HttpsServer::start(local, "example.org", policy(POLICY)).await;
+    let other = Server::start("example.org", policy(POLICY)).await;
     check(&other, fetcher(&other), HOST).await;
     let mut expired = CertificateParams::new(vec![HOST.to_owned()]).unwrap();
     expired.not_after = (SystemTime::now() - Duration::from_secs(3600)).into();
-    let expired = HttpsServer::with_certificate(local, expired, policy(POLICY)).await;
+    let expired = Server::with_certificate(expired, policy(POLICY)).await;
     check(&expired, fetcher(&expired), "expired").await;
     let untrusted = server(policy(POLICY)).await;
     let settings = TlsSettings::new(Trust::empty().pem(&expired.ca));
-    let fetcher = PolicyFetcher::new(settings).port(untrusted.address.port());
+    let fetcher = PolicyFetcher::new(settings).port(untrusted.port());
     check(&untrusted, fetcher, HOST).await;
 }
 
@@ -247,13 +292,24 @@ async fn the_certificate_is_verified() {
 async fn the_name_is_that_of_the_domain() {
     let server = server(policy(POLICY)).await;
     let settings = TlsSettings::new(Trust::empty().pem(&server.ca)).server_name("mx.example.org");
-    let fetcher = PolicyFetcher::new(settings).port(server.address.port());
+    let fetcher = PolicyFetcher::new(settings).port(server.port());
     let domain = DomainName::new("example.org").unwrap();
     fetcher.fetch(&domain, &[LOCAL]).await.unwrap();
     let other = DomainName::new("example.com").unwrap();
     let error = fetcher.fetch(&other, &[LOCAL]).await.unwrap_err();
     assert_eq!(error.kind(), FetchErrorKind::Certificate);
     assert_eq!(error.domain(), &other);
+}
+
+/// Recipients are often user input, and their domain may name any address.
+#[tokio::test]
+async fn addresses_that_are_not_allowed_are_not_connected_to() {
+    let server = server(policy(POLICY)).await;
+    let domain = DomainName::new("example.org").unwrap();
+    let fetcher = fetcher(&server).address_filter(|address| !address.is_loopback());
+    let error = fetcher.fetch(&domain, &[LOCAL]).await.unwrap_err();
+    assert_eq!(error.kind(), FetchErrorKind::NoAddress);
+    assert_eq!(server.https.requests(), [""; 0]);
 }
 
 #[tokio::test]

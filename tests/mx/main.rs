@@ -11,6 +11,7 @@ mod certificates;
 mod dane;
 mod delivery;
 mod lab;
+mod mta_sts;
 mod postfix;
 mod resolver;
 mod send;

@@ -14,7 +14,7 @@ use super::{
     FetchError, FetchErrorKind, Policy, PolicyFetcher, PolicyState, StoredPolicy, StsRecord,
     StsRecordError,
 };
-use crate::dns::{Answer, DomainName, LookupError, Resolver};
+use crate::dns::{Answer, DomainName, LookupError, LookupErrorKind, Resolver};
 use crate::mx::tls_report::ResultType;
 use crate::{Error, ErrorKind, Phase};
 
@@ -170,6 +170,8 @@ impl PolicyCache {
                     self.save(domain, &known, now).await.err()
                 }
                 Err(error) => {
+                    #[cfg(feature = "tracing")]
+                    crate::telemetry::policy_not_fetched(domain, &error, error.hint());
                     known.failure = Some(error.clone());
                     known.state.failed(record.id(), now);
                     Some(DiscoveryError::Fetch(error))
@@ -294,8 +296,15 @@ impl DiscoveryError {
     /// The result type of TLS reports (RFC 8460, 4.3); `None` for what does not concern the domain.
     pub fn result_type(&self) -> Option<ResultType> {
         match self {
-            DiscoveryError::Lookup(_) => Some(ResultType::StsPolicyFetchError),
+            DiscoveryError::Lookup(error) => match error.kind() {
+                // These are about the resolver of this side.
+                LookupErrorKind::TimedOut | LookupErrorKind::Refused | LookupErrorKind::Network => {
+                    None
+                }
+                _ => Some(ResultType::StsPolicyFetchError),
+            },
             DiscoveryError::Record(_) => Some(ResultType::StsPolicyInvalid),
+            DiscoveryError::Fetch(error) if error.kind() == FetchErrorKind::Trust => None,
             DiscoveryError::Fetch(error) => Some(error.result_type()),
             DiscoveryError::Folder(_) => None,
         }
@@ -418,7 +427,7 @@ mod tests {
         let lookup = DiscoveryError::Lookup(LookupError::new(
             domain(),
             "TXT",
-            crate::dns::LookupErrorKind::Bogus,
+            LookupErrorKind::Bogus,
             "",
         ));
         for problem in [lookup, DiscoveryError::Record(StsRecordError::NoId)] {
@@ -434,7 +443,7 @@ mod tests {
         // Not tried again at once, and still a problem.
         let found = find(&cache, at(4), record("2"), Ok(policy(1))).await;
         assert_eq!(found, (id("1"), text.clone(), false));
-        let found = find(&cache, at(7 * DAY), record("2"), Err(failure())).await;
+        let found = find(&cache, at(7 * DAY + 1), record("2"), Err(failure())).await;
         assert_eq!(found, (None, text, true));
         let found = find(&cache, at(8 * DAY), record("2"), Ok(policy(DAY))).await;
         assert_eq!(found, (id("2"), None, true));
@@ -446,9 +455,11 @@ mod tests {
         let found = find(&cache, at(0), Ok(None), Err(failure())).await;
         assert_eq!(found, (None, None, false));
         assert!(cache.domains().is_empty());
-        // A lifetime of zero is over at once.
+        // A lifetime of zero is long enough for one message.
         let found = find(&cache, at(0), record("1"), Ok(policy(0))).await;
-        assert_eq!(found, (None, None, true));
+        assert_eq!(found, (id("1"), None, true));
+        let found = find(&cache, at(1), Ok(None), Err(failure())).await;
+        assert_eq!(found, (None, None, false));
         assert!(cache.domains().is_empty());
         for number in 0..MAX_DOMAINS + 10 {
             let other = DomainName::new(&format!("d{number}.example")).unwrap();
@@ -500,7 +511,7 @@ mod tests {
         assert_eq!(found, (id("1"), None, false));
         let found = find(&open(), at(2), record("1"), Ok(policy(1))).await;
         assert_eq!(found, (id("1"), None, false));
-        let found = find(&open(), at(7 * DAY), Ok(None), Err(failure())).await;
+        let found = find(&open(), at(7 * DAY + 1), Ok(None), Err(failure())).await;
         assert_eq!(found, (None, None, false));
         // Damaged.
         std::fs::write(folder.path().join("state/mta-sts.example.org"), "x").unwrap();

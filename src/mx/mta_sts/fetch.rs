@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::poll_fn;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -11,8 +12,8 @@ use futures_util::future::{Either, select};
 use hyper::body::{Body as _, Incoming};
 use hyper::client::conn::http1;
 use hyper::header::{
-    ACCEPT_ENCODING, CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderName, LOCATION,
-    USER_AGENT,
+    ACCEPT_ENCODING, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderName,
+    LOCATION, TRANSFER_ENCODING, USER_AGENT,
 };
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
@@ -46,7 +47,10 @@ pub struct PolicyFetcher {
     connector: Arc<SharedConnector>,
     timeout: Duration,
     port: u16,
+    filter: Option<AddressFilter>,
 }
+
+type AddressFilter = Arc<dyn Fn(IpAddr) -> bool + Send + Sync>;
 
 impl PolicyFetcher {
     /// Creates a fetcher with these settings for TLS: trust anchors, versions and provider. The
@@ -63,6 +67,7 @@ impl PolicyFetcher {
             connector: SharedConnector::of(&settings, VerifyMode::Verified),
             timeout: TIMEOUT,
             port: 443,
+            filter: None,
         }
     }
 
@@ -76,6 +81,16 @@ impl PolicyFetcher {
     /// Sets the port, for tests. The default is 443.
     pub fn port(mut self, port: u16) -> Self {
         self.port = port;
+        self
+    }
+
+    /// Sets which addresses may be connected to; by default, all may. Recipients are often user
+    /// input, and their domain may name any address.
+    pub fn address_filter(
+        mut self,
+        allow: impl Fn(IpAddr) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        self.filter = Some(Arc::new(allow));
         self
     }
 
@@ -124,10 +139,17 @@ impl PolicyFetcher {
         }
         let connector = self.connector.load(file::time_limit()).await;
         let connector = connector.map_err(failed(FetchErrorKind::Trust))?;
-        let addresses = addresses
+        let is_allowed =
+            |address: &&IpAddr| self.filter.as_ref().is_none_or(|allow| allow(**address));
+        let addresses: Vec<_> = addresses
             .iter()
+            .filter(is_allowed)
             .map(|address| SocketAddr::new(*address, self.port))
             .collect();
+        if addresses.is_empty() {
+            let message = format!("no address of {host} is allowed");
+            return Err(FetchError::new(domain, FetchErrorKind::NoAddress, message));
+        }
         let destination = Destination::Host(host.to_owned(), self.port);
         let tcp = Tcp::default();
         let opening = tcp.open_any(&destination, addresses).await;
@@ -178,7 +200,7 @@ impl PolicyFetcher {
         let exchange = pin!(async {
             let response = sender.send_request(request).await.map_err(http)?;
             let (kind, message) = match check(&response) {
-                Ok(()) => match read(response.into_body()).await.map_err(http)? {
+                Ok(()) => match read(response).await.map_err(http)? {
                     Some(text) => return Ok(text),
                     None => {
                         let message = format!("it is larger than {} KiB", MAX_POLICY / 1024);
@@ -253,13 +275,24 @@ fn check(response: &Response<Incoming>) -> Result<(), (FetchErrorKind, String)> 
 
 /// Reads the body to its end; `None` if it is too large. One that is announced as too large is not
 /// read.
-async fn read(mut body: Incoming) -> Result<Option<Vec<u8>>, hyper::Error> {
+///
+/// Many servers end a body without a length by closing the connection, without ending TLS. That is
+/// accepted: an attacker who cuts such a policy gains no more than by blocking it, since what is
+/// left is not a policy, or lists fewer hosts.
+async fn read(response: Response<Incoming>) -> Result<Option<Vec<u8>>, hyper::Error> {
+    let has = |name: HeaderName| response.headers().contains_key(name);
+    let ends_with_connection = !has(CONTENT_LENGTH) && !has(TRANSFER_ENCODING);
+    let mut body = response.into_body();
     let mut text = Vec::new();
     if body.size_hint().lower() > MAX_POLICY as u64 {
         return Ok(None);
     }
     while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
-        let Ok(data) = frame?.into_data() else {
+        let frame = match frame {
+            Err(error) if ends_with_connection && is_eof(&error) => break,
+            frame => frame?,
+        };
+        let Ok(data) = frame.into_data() else {
             continue;
         };
         if text.len() + data.len() > MAX_POLICY {
@@ -268,4 +301,11 @@ async fn read(mut body: Incoming) -> Result<Option<Vec<u8>>, hyper::Error> {
         text.extend_from_slice(&data);
     }
     Ok(Some(text))
+}
+
+/// Whether the connection was closed below TLS.
+fn is_eof(error: &hyper::Error) -> bool {
+    std::error::Error::source(error)
+        .and_then(|source| source.downcast_ref::<io::Error>())
+        .is_some_and(|error| error.kind() == io::ErrorKind::UnexpectedEof)
 }

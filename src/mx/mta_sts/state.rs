@@ -38,10 +38,11 @@ impl StoredPolicy {
         }
     }
 
-    /// Whether the lifetime of the policy has not ended. A policy from the future is not valid.
+    /// Whether the age of the policy does not exceed its lifetime (RFC 8461, 5.1): one of lifetime
+    /// zero is valid when it is fetched. A policy from the future is not valid.
     pub fn is_valid(&self, now: SystemTime) -> bool {
         match now.duration_since(self.fetched_at) {
-            Ok(age) => age < self.policy.max_age,
+            Ok(age) => age <= self.policy.max_age,
             Err(ahead) => ahead.duration() <= CLOCK_STEP,
         }
     }
@@ -156,8 +157,10 @@ mod tests {
     #[test]
     fn a_policy_is_valid_until_its_lifetime_ends() {
         let state = state(7 * DAY);
-        assert!(state.policy(at(0)).is_some() && state.policy(at(7 * DAY - 1)).is_some());
-        assert!(state.policy(at(7 * DAY)).is_none());
+        assert!(state.policy(at(0)).is_some() && state.policy(at(7 * DAY)).is_some());
+        assert!(state.policy(at(7 * DAY + 1)).is_none());
+        let state = self::state(0);
+        assert!(state.policy(at(0)).is_some() && state.policy(at(1)).is_none());
     }
 
     #[test]
@@ -246,7 +249,7 @@ mod tests {
                         } else if failure.is_none_or(|(failed, when)| failed != id || now >= when + 300) {
                             prop_assert_eq!(last.map(|(stored, ..)| stored), Some(id));
                         }
-                        let valid = last.filter(|(_, when, age)| now < when + age);
+                        let valid = last.filter(|(_, when, age)| now <= when + age);
                         let applied = state.policy(at(now)).map(|stored| stored.id.clone());
                         prop_assert_eq!(applied, valid.map(|(stored, ..)| stored.to_string()));
                     }

@@ -8,6 +8,8 @@ pub mod dialogue;
 pub mod dkim;
 pub mod fuzz;
 #[cfg(feature = "io")]
+pub mod https;
+#[cfg(feature = "io")]
 pub mod log;
 #[cfg(feature = "io")]
 pub mod program;

@@ -3,13 +3,11 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
-use rcgen::{CertificateParams, CertifiedIssuer, KeyPair};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
-use tokio_rustls::rustls::crypto::aws_lc_rs::default_provider;
 
 /// What the server does after its answer.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -22,10 +20,10 @@ pub enum End {
     Hang,
 }
 
+/// A running server, which ends when it is dropped.
 pub struct HttpsServer {
+    /// The address that it listens on.
     pub address: SocketAddr,
-    /// The authority to trust, as PEM.
-    pub ca: String,
     answer: Arc<Mutex<(Vec<u8>, End)>>,
     requests: Arc<Mutex<Vec<String>>>,
     task: JoinHandle<()>,
@@ -50,28 +48,8 @@ pub fn policy(text: &str) -> Vec<u8> {
 }
 
 impl HttpsServer {
-    /// Listens on this address, with a certificate for this name.
-    pub async fn start(listen: SocketAddr, name: &str, answer: Vec<u8>) -> HttpsServer {
-        let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
-        HttpsServer::with_certificate(listen, params, answer).await
-    }
-
-    pub async fn with_certificate(
-        listen: SocketAddr,
-        params: CertificateParams,
-        answer: Vec<u8>,
-    ) -> HttpsServer {
-        let mut ca = CertificateParams::default();
-        ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-        let ca = CertifiedIssuer::self_signed(ca, KeyPair::generate().unwrap()).unwrap();
-        let key = KeyPair::generate().unwrap();
-        let leaf = params.signed_by(&key, &ca).unwrap();
-        let config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(vec![leaf.der().clone()], key.into())
-            .unwrap();
+    /// Listens on this address, with this certificate.
+    pub async fn start(listen: SocketAddr, config: ServerConfig, answer: Vec<u8>) -> HttpsServer {
         let acceptor = TlsAcceptor::from(Arc::new(config));
         let listener = TcpListener::bind(listen).await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -111,7 +89,6 @@ impl HttpsServer {
         });
         HttpsServer {
             address,
-            ca: ca.pem(),
             answer,
             requests,
             task,
