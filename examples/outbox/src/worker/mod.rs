@@ -13,7 +13,7 @@ use envoi::tls::Trust;
 use envoi::{Client, Endpoint, Error, ErrorKind, PoolConfig, Secret, Timeouts};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::{Id, JoinError, JoinSet};
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
 use crate::failure::Failure;
 use crate::job::State;
@@ -496,8 +496,8 @@ impl Worker {
             // A signal may have interrupted a claim.
             let _ = self.sender.store.release().await;
         };
-        // A store that is lost now is not waited for: the leases expire.
-        let _ = timeout(STORE_LOST_AT_END, returning).await;
+        // A store that is lost now is not waited for: the leases expire. One that is slow is.
+        let _ = timeout_at(deadline.max(Instant::now() + STORE_LOST_AT_END), returning).await;
         result
     }
 }
