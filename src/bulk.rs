@@ -83,19 +83,19 @@ impl Pool {
     /// accepts in a session is sent over as many connections as it needs.
     ///
     /// A connection that cannot be replaced, or whose replacement ends without a reply to any
-    /// message, is given up; the others take its messages. If none is left, each message that was
-    /// taken gets the error, and the stream ends; the messages that were not taken from `messages`
-    /// are untouched.
+    /// message, is given up; the others take its messages, and no further one is opened for 5
+    /// seconds. If none is left, each message that was taken gets the error, and the stream ends;
+    /// the messages that were not taken from `messages` are untouched.
     ///
     /// # Outcomes
     ///
     /// Each message has one outcome, and is sent once: a message whose outcome is
     /// [unknown](Error::outcome_unknown) is not sent again, nor is one that contains a stream and
     /// was started. The client's retry policy does not apply; its rate limit (feature `rate-limit`)
-    /// does. The [deadline](crate::Timeouts::deadline) is that of each message, from when it is
-    /// taken from the stream. Messages that are in flight are kept until they are answered, and at
-    /// most one window for each connection is taken in advance, also while an earlier outcome is
-    /// missing.
+    /// does. The [deadline](crate::Timeouts::deadline) is that of each message, from when a
+    /// connection takes it; waiting for a connection does not count. Messages that are in flight
+    /// are kept until they are answered, and at most one window for each connection is taken in
+    /// advance, also while an earlier outcome is missing.
     ///
     /// # Errors
     ///
@@ -308,7 +308,7 @@ impl<'m, S: Stream<Item = Message<'m>>> Bulk<'_, 'm, S> {
         }
     }
 
-    /// Takes what has become of the messages in flight.
+    /// Takes the outcomes of the messages in flight.
     fn poll_workers(&mut self, cx: &mut Context<'_>) -> bool {
         let mut has_changed = false;
         let mut index = 0;

@@ -92,7 +92,7 @@ async fn main() {
     std::process::exit(code.into());
 }
 
-/// Writes a line to standard error. A reader that has gone away does not change what is sent.
+/// Writes a line to standard error. A closed standard error does not change what is sent.
 fn print_error(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
@@ -106,7 +106,7 @@ struct Line {
     row: usize,
 }
 
-/// What has become of the lines.
+/// The outcomes of the lines.
 #[derive(Default)]
 struct Counts {
     sent: usize,
@@ -345,7 +345,7 @@ fn bar(messages: usize) -> ProgressBar {
     bar
 }
 
-/// Counts and prints what has become of the lines, and returns the exit code, which is about the
+/// Counts and prints the outcomes of the lines, and returns the exit code, which is about the
 /// whole journal.
 fn report(
     options: &Options,
@@ -399,7 +399,7 @@ fn report(
                 {waiting} waiting\n"
         ),
     };
-    // A reader that has gone away does not change what was sent.
+    // A closed standard error does not change what was sent.
     let _ = std::io::stdout().write_all(text.as_bytes());
     let has_refused = entries
         .iter()

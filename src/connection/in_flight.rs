@@ -26,7 +26,7 @@ pub(crate) struct Unsent {
     pub(super) clock: Clock,
 }
 
-/// What became of a message.
+/// The outcome of a message.
 pub(crate) enum Settled {
     Outcome(Result<Receipt>),
     /// It was not sent, and its outcome is this error unless another connection sends it.
@@ -339,7 +339,7 @@ impl InFlightMessage {
         connection.new_submission(message.expect("a message in the queue was prepared"))
     }
 
-    /// What became of the message.
+    /// The outcome of the message.
     pub(super) fn finish(mut self, connection: &Connection) -> Settled {
         let unsent = self.prepared.take().map(|prepared| Unsent {
             prepared,

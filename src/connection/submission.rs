@@ -170,7 +170,13 @@ impl Submission {
     /// The session ended before the server took anything of the message: all of it can be sent in
     /// another one.
     pub(super) fn is_untouched(&self) -> bool {
-        let is_untouched = |batch: &RecipientBatch| matches!(&batch.result, Some(Err(error)) if is_end_of_session(error));
+        let is_untouched = |batch: &RecipientBatch| {
+            let error = batch
+                .result
+                .as_ref()
+                .and_then(|result| result.as_ref().err());
+            error.is_some_and(is_end_of_session)
+        };
         self.refusal().is_none() && self.batches.iter().all(is_untouched)
     }
 

@@ -20,7 +20,7 @@ use record::Record;
 /// The note of a message whose outcome was not recorded.
 const ENDED: &str = "the process ended before the outcome was known";
 
-/// The note of a message in doubt that was tried again, before what has become of the last copy.
+/// The note of a message in doubt that was tried again, before the outcome of the last copy.
 const EARLIER: &str = "an earlier copy may have been delivered; the last one was not: ";
 
 type Result<T, E = JournalError> = std::result::Result<T, E>;
@@ -38,7 +38,7 @@ type Result<T, E = JournalError> = std::result::Result<T, E>;
 /// Cheap to clone; clones share the file. Hand-overs that wait at the same time share one
 /// `fdatasync`. The file is locked, so that no other process uses it, and readable by its owner
 /// alone (mode 0600). It grows by about 200 bytes for each message, is never rewritten, and its
-/// keys are kept in memory: use one journal for each mailing.
+/// keys and notes, of at most 500 characters, are kept in memory: use one journal for each mailing.
 ///
 /// # File format
 ///
@@ -266,12 +266,15 @@ impl Journal {
     }
 
     /// Records that the message with this key is about to be handed over, and waits until this is
-    /// on the disk. It is what [`Message::on_handover`](crate::Message::on_handover) is for.
+    /// on the disk. It is what [`Message::on_handover`](crate::Message::on_handover) is for. Only a
+    /// key that is recorded as sent is refused: the program decides whether a message that was
+    /// refused, or is in doubt, is sent again, and gives each message its own key.
     ///
     /// # Errors
     ///
     /// The message must not be sent then. [`JournalError::AlreadySent`] if the key is recorded as
-    /// sent; [`JournalError::Io`] if the file cannot be written, now or earlier.
+    /// sent; [`JournalError::Io`] if the file cannot be written, now or earlier;
+    /// [`JournalError::Closed`] after [`close`](Self::close).
     ///
     /// # Cancel safety
     ///
@@ -296,8 +299,8 @@ impl Journal {
     /// Records the outcome of a message, and returns its state, which is [that of the
     /// outcome](JournalState::of), with two exceptions: a message that was in doubt before, and was
     /// refused or not sent this time, stays in doubt, as the earlier copy may have been delivered;
-    /// and one that was sent stays so, whatever becomes of a further copy. A message that was not
-    /// sent and never handed over gets no entry.
+    /// and one that was sent stays so, whatever the outcome of a further copy. A message that was
+    /// not sent and never handed over gets no entry.
     ///
     /// Nothing is waited for: a process that is killed at once may leave the message in doubt.
     /// [`sync`](Self::sync) waits. A message to several recipients has one state; give each
@@ -306,7 +309,7 @@ impl Journal {
     /// # Errors
     ///
     /// [`JournalError::Io`] if the file could not be written earlier; the failure to write this
-    /// record is the error of a later call.
+    /// record is the error of a later call. [`JournalError::Closed`] after [`close`](Self::close).
     pub fn record(
         &self,
         key: impl AsRef<[u8]>,
@@ -360,7 +363,8 @@ impl Journal {
     ///
     /// # Errors
     ///
-    /// [`JournalError::Io`] if anything could not be written.
+    /// [`JournalError::Io`] if anything could not be written; [`JournalError::Closed`] after
+    /// [`close`](Self::close).
     ///
     /// # Cancel safety
     ///

@@ -320,12 +320,12 @@ impl<'x> Message<'x> {
     /// [`ErrorKind::Handover`](crate::ErrorKind::Handover). It is final: the callback is not called
     /// again in this call, so the message is neither retried nor sent in further transactions, even
     /// if the connection is lost or the server has refused some recipients for now. The session
-    /// goes on after RSET where the message goes in chunks. After DATA, SMTP knows no way back, so the connection is
-    /// dropped; other messages in flight were then not sent. The future of the callback is dropped
-    /// before its end if the call that sends is dropped, the deadline is reached, or the server
-    /// refuses the message or ends the session: the message was not sent in this transaction then.
-    /// [`Receipt::handed_over`](crate::Receipt::handed_over) says whether the callback has
-    /// permitted a hand-over.
+    /// goes on after RSET where the message goes in chunks. DATA cannot be aborted, so the
+    /// connection is then dropped; other messages in flight were then not sent. The future of the
+    /// callback is dropped before its end if the call that sends is dropped, the deadline is
+    /// reached, or the server refuses the message or ends the session: the message was not sent in
+    /// this transaction then. [`Receipt::handed_over`](crate::Receipt::handed_over) says whether
+    /// the callback has permitted a hand-over.
     ///
     /// The callback does not apply to [`DataWriter`](crate::DataWriter), where calling
     /// [`finish`](crate::DataWriter::finish) is the hand-over.
