@@ -7,6 +7,7 @@
 //!
 //! [`endpoint`] collects the settings for `envoi::probe`, which does the work.
 
+mod domain;
 #[path = "../password/mod.rs"]
 mod password;
 mod report;
@@ -35,7 +36,7 @@ use report::Failure;
 #[command(name = "probe", version)]
 struct Options {
     /// The server; an IPv6 address in brackets. Without a port, 25, 465 and 587 are tried
-    #[arg(value_name = "HOST[:PORT]", required_unless_present = "url")]
+    #[arg(value_name = "HOST[:PORT]", required_unless_present_any = ["url", "mx"])]
     host: Option<String>,
     /// The server as a URL; with a user and a password, the login is tried, inside verified TLS
     /// only
@@ -45,6 +46,26 @@ struct Options {
     /// ignored
     #[arg(long, value_name = "FILE", requires = "url")]
     password_file: Option<PathBuf>,
+
+    /// Examine a domain instead: what it publishes for those who send it mail, and whether its
+    /// servers meet it. 0 if nothing needs to change, 75 if a lookup failed, else 69
+    #[arg(
+        long,
+        value_name = "DOMAIN",
+        conflicts_with_all = ["host", "url", "save_chain", "helo"],
+        conflicts_with_all = ["trust_password", "trust_password_file"]
+    )]
+    mx: Option<String>,
+    /// The selector whose DKIM key is looked up
+    #[arg(long, value_name = "NAME")]
+    selector: Option<String>,
+    /// The resolver to ask in place of the system's; an IPv6 address in brackets
+    #[arg(long, value_name = "IP:PORT")]
+    resolver: Option<String>,
+    /// A file with the keys that DNSSEC is validated from, DS or DNSKEY records, in place of the
+    /// root's
+    #[arg(long, value_name = "FILE")]
+    dnssec_anchor: Option<PathBuf>,
 
     /// Trust the certificates of these files or folders, and no others
     #[arg(long, value_name = "FILE", num_args = 1)]
@@ -89,6 +110,20 @@ async fn main() {
 }
 
 async fn run(options: &Options) -> Result<u8, Failure> {
+    if let Some(domain) = &options.mx {
+        return domain::run(domain, options).await;
+    }
+    // clap does not require --mx beside a host, as the two exclude each other.
+    let of_mx = [
+        options.selector.is_some(),
+        options.resolver.is_some(),
+        options.dnssec_anchor.is_some(),
+    ];
+    if of_mx.contains(&true) {
+        return Err(Failure::request(
+            "--selector, --resolver and --dnssec-anchor are for --mx",
+        ));
+    }
     let report = envoi::probe(&endpoint(options)?).await?;
     let pem = report.certificates_pem();
     let saved = match &options.save_chain {

@@ -195,7 +195,7 @@ fn capabilities_json(offered: &Capabilities) -> Value {
     })
 }
 
-fn tls_json(tls: &TlsInfo) -> Value {
+pub fn tls_json(tls: &TlsInfo) -> Value {
     let failure = tls.not_verified_reason.as_ref();
     json!({
         "version": tls.version,
@@ -240,7 +240,7 @@ fn timings_json(timings: &Timings) -> Value {
     })
 }
 
-fn error_json(error: &Error) -> Value {
+pub fn error_json(error: &Error) -> Value {
     json!({
         "kind": error.kind().as_str(),
         "phase": error.phase().as_str(),

@@ -7,8 +7,8 @@ use super::{DomainName, LookupError};
 
 /// The answer to a question, of any record type.
 ///
-/// The variants are what RFC 7672, 2.1.1 and RFC 4035, 4.3 tell apart. A failure is a variant of its
-/// own: it never is an absence.
+/// The variants are what RFC 7672, 2.1.1 and RFC 4035, 4.3 tell apart. A failure is a variant of
+/// its own: it never is an absence.
 #[derive(Clone, Debug)]
 pub enum Answer<T> {
     /// The records, validated by DNSSEC.
@@ -105,9 +105,10 @@ pub struct Addresses {
     /// The CNAMEs that lead there, in order, beginning with the name that was asked for. Empty if
     /// that name has the addresses itself.
     pub aliases: Vec<DomainName>,
-    /// Whether the name that was asked for is in a signed zone, and DNSSEC proves its own record: its
-    /// addresses, or its CNAME wherever that leads. With an [insecure](Answer::Insecure) answer it is
-    /// true where a secure CNAME leads out of the signed zones, which RFC 7672, 2.2.2 tells apart.
+    /// Whether the name that was asked for is in a signed zone, and DNSSEC proves its own record:
+    /// its addresses, or its CNAME wherever that leads. With an [insecure](Answer::Insecure) answer
+    /// it is true where a secure CNAME leads out of the signed zones, which RFC 7672, 2.2.2 tells
+    /// apart.
     pub is_name_secure: bool,
     /// The addresses, in the order of the answers. There is at least one.
     pub addresses: Vec<IpAddr>,

@@ -20,7 +20,8 @@ pub struct LookupError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum LookupErrorKind {
-    /// DNSSEC refuses the answer: a signature is missing, expired or invalid, or a proof is missing.
+    /// DNSSEC refuses the answer: a signature is missing, expired or invalid, or a proof is
+    /// missing.
     Bogus,
     /// The resolver could not get an answer (SERVFAIL). One that validates itself answers so for
     /// data that DNSSEC refuses, too.

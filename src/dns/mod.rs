@@ -1,9 +1,9 @@
 //! DNS as a sender of mail needs it: MX, addresses, TLSA and TXT, each answer with what DNSSEC says
 //! about it.
 //!
-//! This module knows DNS alone: it does not decide what an answer means for a message. An [`Answer`]
-//! keeps proven facts, unproven facts and failures apart, so that a failure cannot be mistaken for
-//! an absence.
+//! This module knows DNS alone: it does not decide what an answer means for a message. An
+//! [`Answer`] keeps proven facts, unproven facts and failures apart, so that a failure cannot be
+//! mistaken for an absence.
 
 mod answer;
 mod cache;

@@ -32,8 +32,8 @@ pub struct DomainName(Arc<str>);
 
 impl DomainName {
     /// Checks a name: labels of letters, digits, hyphens and underscores, each of 1 to 63 bytes,
-    /// together at most 253. One final dot is removed. A name beyond ASCII becomes A-labels (feature
-    /// `idna`).
+    /// together at most 253. One final dot is removed. A name beyond ASCII becomes A-labels
+    /// (feature `idna`).
     ///
     /// # Errors
     ///

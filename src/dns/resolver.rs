@@ -41,9 +41,9 @@ const BOGUS_VALIDITY: Duration = Duration::from_secs(1);
 ///
 /// It asks a recursive or forwarding resolver, by UDP and, for answers that are too long, by TCP.
 /// Whether an answer is secure is judged here, from the keys of the root or other
-/// [anchors](Self::anchors): what the resolver says about it does not count, nor must the network to
-/// it be trusted. The resolver must pass DNSSEC records on; with one that does not, every lookup in a
-/// signed zone [fails](Answer::Failed).
+/// [anchors](Self::anchors): what the resolver says about it does not count, nor must the network
+/// to it be trusted. The resolver must pass DNSSEC records on; with one that does not, every lookup
+/// in a signed zone [fails](Answer::Failed).
 ///
 /// Answers are kept in memory for as long as their TTL says, at most a day, and failures are not.
 /// Signatures by RSA and by ECDSA with P-256 are verified; a zone with others only is
@@ -124,8 +124,8 @@ impl Resolver {
         }
     }
 
-    /// Validates from these keys instead of those of the root: DS or DNSKEY records in the form of a
-    /// zone file, with absolute names. Names below none of them are insecure.
+    /// Validates from these keys instead of those of the root: DS or DNSKEY records in the form of
+    /// a zone file, with absolute names. Names below none of them are insecure.
     ///
     /// ```
     /// use envoi::mx::Resolver;

@@ -9,10 +9,14 @@
 //! The [`Report`] is plain data that can be displayed; the text ends with the URL and the lines of
 //! Rust to use.
 //!
+//! An [`Inspector`] (feature `mx`) examines what a domain publishes, and its servers.
+//!
 //! `port.rs` checks one port, `advice.rs` recommends settings, and `display.rs` formats the report.
 
 mod advice;
 mod display;
+#[cfg(feature = "mx")]
+mod domain;
 mod port;
 
 use std::net::SocketAddr;
@@ -27,6 +31,8 @@ use crate::tls::{Certificate, TlsInfo, TlsVersion, TrustSummary};
 use crate::{Endpoint, Error, Result};
 
 pub use advice::Advice;
+#[cfg(feature = "mx")]
+pub use domain::{DomainReport, Inspector, Published, ServerReport, SessionReport};
 use port::Prober;
 
 /// The usual ports of SMTP: relay, implicit TLS and submission; and that of LMTP.

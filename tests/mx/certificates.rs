@@ -54,8 +54,8 @@ impl Certificates {
             .clone()
     }
 
-    /// The data of a TLSA record (RFC 6698, 2.1): `3 1 1 0A1B…`. Usages 0 and 2 name the CA, 1 and 3
-    /// the server's own certificate.
+    /// The data of a TLSA record (RFC 6698, 2.1): `3 1 1 0A1B…`. Usages 0 and 2 name the CA, 1 and
+    /// 3 the server's own certificate.
     pub fn tlsa(&self, id: &str, usage: u8, selector: u8, matching: u8) -> String {
         let (der, spki) = if matches!(usage, 0 | 2) {
             let key = self.ca.key().subject_public_key_info();

@@ -56,8 +56,8 @@ impl Lab {
         self.folder.path().join("ca.pem")
     }
 
-    /// The settings of a mail server on port 25 of the address `{last}`, with the certificate of this
-    /// [id](Certificates::get), and without the CA's.
+    /// The settings of a mail server on port 25 of the address `{last}`, with the certificate of
+    /// this [id](Certificates::get), and without the CA's.
     pub fn server(&self, last: u8, certificate: &str) -> Builder {
         let issued = self.certificates.get(certificate);
         Server::builder()

@@ -13,6 +13,7 @@ mod delivery;
 mod lab;
 mod mta_sts;
 mod postfix;
+mod probe;
 mod resolver;
 mod send;
 mod zone;

@@ -16,8 +16,8 @@ pub struct Zone {
 
 /// What a zone is signed with.
 pub struct Signed {
-    /// The DS records that belong into the parent zone, as a zone file has them. Empty if the zone is
-    /// not signed.
+    /// The DS records that belong into the parent zone, as a zone file has them. Empty if the zone
+    /// is not signed.
     pub ds: String,
 }
 
@@ -137,8 +137,8 @@ impl Zone {
         fs::write(file, lines.join("\n") + "\n").unwrap();
     }
 
-    /// `;! wrong-ds` changes the hash of the key in the DS records, `;! ds-algorithm N` the number of
-    /// the algorithm.
+    /// `;! wrong-ds` changes the hash of the key in the DS records, `;! ds-algorithm N` the number
+    /// of the algorithm.
     fn change_ds(&self, ds: &str) -> String {
         let mut fields: Vec<String> = ds.split_whitespace().map(String::from).collect();
         if self.directive("wrong-ds").is_some() {
