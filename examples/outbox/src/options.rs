@@ -104,10 +104,10 @@ pub struct Run {
     /// The maximum number of connections, and of messages that are sent at one time
     #[arg(long, value_name = "NUMBER", default_value = "4")]
     connections: String,
-    /// The seconds after which the jobs of a worker that has stopped are taken from it
+    /// The seconds after which the jobs of a worker that has stopped are taken from it, at least 1
     #[arg(long, value_name = "SECONDS", default_value = "30")]
     lease: String,
-    /// The number of attempts after the first
+    /// The number of attempts after the first, at most 65535
     #[arg(long, value_name = "NUMBER", default_value = "20")]
     retries: String,
     /// The seconds before the second attempt; each further wait is twice as long, at most an hour
@@ -143,11 +143,19 @@ impl Run {
     pub fn settings(&self) -> Result<Settings, Failure> {
         let number = |text: &str, option: &str| {
             let number = text.parse::<u16>().ok();
-            number.ok_or_else(|| Failure::request(format!("{option} takes a number")))
+            number.ok_or_else(|| Failure::request(format!("{option} takes a number up to 65535")))
         };
+        let connections = number(&self.connections, "--connections")?;
+        if connections == 0 {
+            return Err(Failure::request("--connections takes a number from 1"));
+        }
+        let lease = seconds(&self.lease, "--lease")?;
+        if lease < Duration::from_secs(1) {
+            return Err(Failure::request("--lease takes at least 1 second"));
+        }
         Ok(Settings {
-            connections: number(&self.connections, "--connections")?.max(1),
-            lease: seconds(&self.lease, "--lease")?.max(Duration::from_secs(1)),
+            connections,
+            lease,
             retries: number(&self.retries, "--retries")?.into(),
             backoff: seconds(&self.backoff, "--backoff")?,
             max_age: seconds(&self.max_age, "--max-age")?,
