@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 use crate::failure::Failure;
-use crate::job::{Job, State, parse_rfc3339};
+use crate::job::{Job, State, is_id, parse_rfc3339};
 use crate::options::{Add, List, Purge, Resolve, Retry, Status, StoreOption};
 use crate::store::{Added, Change, Key, Owner, PIECE, Store};
 
@@ -209,7 +209,11 @@ pub async fn change(
     apply: impl FnOnce(&mut Job),
 ) -> Result<(), Failure> {
     let not = || Failure::request(format!("the job is not {}", state.public()));
-    let Some(mut job) = store.load(id).await? else {
+    let found = match is_id(id) {
+        true => store.load(id).await?,
+        false => None,
+    };
+    let Some(mut job) = found else {
         return Err(Failure::request("there is no job with this id"));
     };
     if job.state != state {

@@ -316,7 +316,7 @@ impl Job {
 
     /// Ends the attempts: what is still open is not tried again.
     pub fn give_up(&mut self, reason: impl Into<String>) {
-        self.reason = Some(reason.into());
+        let reason = reason.into();
         for recipient in &mut self.recipients {
             if recipient.outcome == Answer::Deferred {
                 recipient.outcome = Answer::Refused;
@@ -327,6 +327,16 @@ impl Job {
             (0, 0) => State::Failed,
             (0, _) => State::Sent,
         };
+        if self.state == State::Sent {
+            // Every recipient of a sent job has a final answer.
+            for recipient in &mut self.recipients {
+                if recipient.outcome == Answer::NotTried {
+                    recipient.outcome = Answer::Refused;
+                    recipient.text = Some(reason.clone());
+                }
+            }
+        }
+        self.reason = Some(reason);
     }
 
     /// The state after an attempt, by the answers of the recipients.
@@ -435,8 +445,9 @@ impl fmt::Display for Job {
         }
         for to in &self.recipients {
             write!(f, "\n  {} {}", to.outcome.public(), to.address)?;
-            if let (Some(code), Some(text)) = (to.code, &to.text) {
-                write!(f, ": {code} {}", one_line(text))?;
+            if let Some(text) = &to.text {
+                let code = to.code.map(|code| format!("{code} ")).unwrap_or_default();
+                write!(f, ": {code}{}", one_line(text))?;
             }
         }
         Ok(())
@@ -457,6 +468,11 @@ fn is_recipient_limit(reply: &Reply) -> bool {
 fn one_line(text: &str) -> String {
     let plain = |c: char| if c.is_control() { ' ' } else { c };
     text.chars().map(plain).collect()
+}
+
+/// Whether a text has the form of an id.
+pub fn is_id(text: &str) -> bool {
+    ulid::Ulid::from_string(text).is_ok()
 }
 
 /// A time of the store, in RFC 3339.

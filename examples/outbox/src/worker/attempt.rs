@@ -361,6 +361,13 @@ impl Sender {
             };
             match result {
                 Ok(Some(stored)) => {
+                    // It was stored, and the answer was lost.
+                    if stored.state.is_final()
+                        && stored.state == job.state
+                        && stored.revision == job.revision + 1
+                    {
+                        return Ended::Attempted(job.state);
+                    }
                     let is_ours = match stored.state {
                         State::HandingOver => stored.revision == revision + 1,
                         State::Unknown => stored.revision <= revision + 2,
