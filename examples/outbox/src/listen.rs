@@ -17,7 +17,7 @@ use tokio::time::timeout;
 
 use crate::commands::change;
 use crate::failure::Failure;
-use crate::job::{self, Job, rfc3339};
+use crate::job::{self, Job, is_id, rfc3339};
 use crate::store::Store;
 use crate::worker::{Obstacle, Tally};
 
@@ -205,6 +205,10 @@ struct From {
 /// The page of unknown and failed jobs.
 async fn page(State(shared): State<Arc<Shared>>, Query(from): Query<From>) -> Response {
     let store = &shared.store;
+    let is_place = |text: &str| text.is_empty() || is_id(text);
+    if !is_place(&from.unknown) || !is_place(&from.failed) {
+        return (StatusCode::BAD_REQUEST, "There is no such id.\n").into_response();
+    }
     let unknown = store.list(job::State::Unknown, &from.unknown, PAGE).await;
     let failed = store.list(job::State::Failed, &from.failed, PAGE).await;
     let (unknown, failed, counts) = match (unknown, failed, store.counts().await) {

@@ -178,6 +178,8 @@ enum Request {
     Release,
     Overdue {
         max_age: Duration,
+        /// The number of them to leave out.
+        skip: usize,
     },
     IsBusy,
     Load {
@@ -195,6 +197,21 @@ enum Request {
     Sweep,
     /// Ends the connection.
     Close,
+}
+
+impl Request {
+    /// It changes nothing.
+    fn is_read(&self) -> bool {
+        matches!(
+            self,
+            Request::Piece { .. }
+                | Request::Overdue { .. }
+                | Request::IsBusy
+                | Request::Load { .. }
+                | Request::List { .. }
+                | Request::Counts
+        )
+    }
 }
 
 /// The answer to a request.
@@ -362,9 +379,9 @@ impl Store {
         self.jobs(Request::Release).await.map(drop)
     }
 
-    /// Jobs that have waited for longer than this.
-    pub async fn overdue(&self, max_age: Duration) -> Result<Vec<Job>> {
-        self.jobs(Request::Overdue { max_age }).await
+    /// Jobs that have waited for longer than this, at most 100, after the first `skip` of them.
+    pub async fn overdue(&self, max_age: Duration, skip: usize) -> Result<Vec<Job>> {
+        self.jobs(Request::Overdue { max_age, skip }).await
     }
 
     /// Whether any job is running, due or being retried.
@@ -463,28 +480,41 @@ async fn serve(mut backend: impl Backend, mut waiting: mpsc::UnboundedReceiver<C
 }
 
 async fn carry_out(backend: &mut impl Backend, calls: Vec<Call>) {
-    const ATTEMPTS: u32 = 5;
     let requests: Vec<&Request> = calls.iter().map(|call| &call.request).collect();
-    let mut attempt = 1;
-    let result = loop {
-        // A request that is dropped takes its connection with it.
-        let result = timeout(ANSWER, backend.run(&requests)).await;
-        match result.unwrap_or_else(|_| Err(no_answer(ANSWER))) {
-            Err(StoreError::Conflict(_)) if attempt < ATTEMPTS => attempt += 1,
-            result => break result,
-        }
-    };
-    match result {
+    match run(backend, &requests).await {
         Ok(answers) => {
             for (call, answer) in calls.into_iter().zip(answers) {
                 // The caller may no longer wait.
                 let _ = call.answer.send(Ok(answer));
             }
         }
+        // One of them cannot be carried out: the others must not fail with it.
+        Err(error) if calls.len() > 1 && !error.is_transient() => {
+            for call in calls {
+                let answers = run(backend, &[&call.request]).await;
+                let _ = call
+                    .answer
+                    .send(answers.map(|mut answers| answers.remove(0)));
+            }
+        }
         Err(error) => {
             for call in calls {
                 let _ = call.answer.send(Err(error.clone()));
             }
+        }
+    }
+}
+
+/// Runs requests together, again after a conflict.
+async fn run(backend: &mut impl Backend, requests: &[&Request]) -> Result<Vec<Answer>> {
+    const ATTEMPTS: u32 = 5;
+    let mut attempt = 1;
+    loop {
+        // A request that is dropped takes its connection with it.
+        let result = timeout(ANSWER, backend.run(requests)).await;
+        match result.unwrap_or_else(|_| Err(no_answer(ANSWER))) {
+            Err(StoreError::Conflict(_)) if attempt < ATTEMPTS => attempt += 1,
+            result => return result,
         }
     }
 }

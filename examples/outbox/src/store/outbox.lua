@@ -202,9 +202,9 @@ function requests.claimed()
     return all(claimed)
 end
 
-function requests.overdue(max_age)
+function requests.overdue(max_age, skip)
     local before = "(" .. int(now - tonumber(max_age))
-    return all(redis.call("ZRANGEBYSCORE", "outbox:since", "-inf", before, "LIMIT", 0, 100))
+    return all(redis.call("ZRANGEBYSCORE", "outbox:since", "-inf", before, "LIMIT", skip, 100))
 end
 
 function requests.is_busy()

@@ -192,9 +192,10 @@ impl Redis {
             }
             Request::Expire => Answer::Jobs(self.end_leases(connection, "expired").await?),
             Request::Release => Answer::Jobs(self.end_leases(connection, "claimed").await?),
-            Request::Overdue { max_age } => {
-                let age = max_age.as_millis().to_string();
-                Answer::Jobs(self.jobs(connection, "overdue", &[age.as_bytes()]).await?)
+            Request::Overdue { max_age, skip } => {
+                let (age, skip) = (max_age.as_millis().to_string(), skip.to_string());
+                let arguments = [age.as_bytes(), skip.as_bytes()];
+                Answer::Jobs(self.jobs(connection, "overdue", &arguments).await?)
             }
             Request::IsBusy => Answer::Yes(self.call(connection, "is_busy", &[]).await?),
             Request::Load { id } => {

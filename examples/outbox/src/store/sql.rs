@@ -149,7 +149,12 @@ where
         owner: &Owner,
         requests: &[&Request],
     ) -> Result<Vec<Answer>> {
-        let begun = connection.begin_with(DB::BEGIN.into_sql_str()).await;
+        // A transaction that only reads waits for no other one.
+        let begin = match requests.iter().all(|request| request.is_read()) {
+            true => "BEGIN",
+            false => DB::BEGIN,
+        };
+        let begun = connection.begin_with(begin.into_sql_str()).await;
         let mut begun = begun.map_err(failed::<DB>)?;
         let now = query(DB::NOW).fetch_one(&mut *begun).await;
         let mut transaction = Transaction::<DB> {
@@ -208,10 +213,13 @@ where
                 let claimed = self.jobs(wanted, |query| query.bind(name)).await?;
                 Answer::Jobs(self.end_leases(claimed).await?)
             }
-            Request::Overdue { max_age } => {
+            Request::Overdue { max_age, skip } => {
                 let before = self.now - max_age.as_millis() as i64;
-                let wanted = "WHERE state = 'waiting' AND since < $1 ORDER BY id LIMIT 100";
-                Answer::Jobs(self.jobs(wanted, |query| query.bind(before)).await?)
+                let skip = *skip as i64;
+                let wanted = "WHERE state = 'waiting' AND since < $1 \
+                    ORDER BY id LIMIT 100 OFFSET $2";
+                let jobs = self.jobs(wanted, |query| query.bind(before).bind(skip));
+                Answer::Jobs(jobs.await?)
             }
             Request::IsBusy => Answer::Yes(self.is_busy().await?),
             Request::Load { id } => {

@@ -156,7 +156,8 @@ async fn lock(path: &Path) -> std::io::Result<File> {
     let mut name = path.as_os_str().to_owned();
     name.push(".lock");
     let file = private(Path::new(&name))?;
-    // A process that is stopped may hold it: waiting for it must end with the caller's patience.
+    // A process that is stopped may hold it: waiting for it must end with the caller's
+    // time-out.
     loop {
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Err(rustix::io::Errno::WOULDBLOCK) => sleep(LOCKED).await,

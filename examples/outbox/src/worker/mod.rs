@@ -4,6 +4,7 @@
 mod attempt;
 
 use std::collections::HashMap;
+use std::future::pending;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -89,12 +90,17 @@ pub async fn run(options: &Run) -> Result<u8, Failure> {
         settings: settings.clone(),
         tally: tally.clone(),
         obstacle: Obstacle::default(),
+        round: Arc::default(),
     };
-    let obstacle = keeper.obstacle.clone();
+    let (obstacle, round) = (keeper.obstacle.clone(), keeper.round.clone());
     let mut tasks = JoinSet::new();
     if let Some(address) = &options.listen {
         let listening = listen::start(address, store.clone(), tally.clone(), obstacle.clone());
-        tasks.spawn(listening.await?);
+        let listening = listening.await?;
+        tasks.spawn(async move {
+            listening.await;
+            pending().await
+        });
     }
     tasks.spawn(keeper.run());
     let sender = Sender {
@@ -105,6 +111,7 @@ pub async fn run(options: &Run) -> Result<u8, Failure> {
     let worker = Worker {
         sender,
         tally: tally.clone(),
+        round,
         running: JoinSet::new(),
         jobs: HashMap::new(),
         pause: Pause {
@@ -112,7 +119,7 @@ pub async fn run(options: &Run) -> Result<u8, Failure> {
             ..Pause::default()
         },
     };
-    let result = worker.run(&mut stop).await;
+    let result = worker.run(&mut stop, &mut tasks).await;
     tasks.abort_all();
     // QUIT is sent, and not waited for longer than this.
     let _ = timeout(Duration::from_secs(1), pool.close()).await;
@@ -233,17 +240,22 @@ struct Keeper {
     settings: Settings,
     tally: Arc<Tally>,
     obstacle: Obstacle,
+    round: Round,
 }
 
+/// Held while jobs are ended, until they are counted.
+type Round = Arc<tokio::sync::Mutex<()>>;
+
 impl Keeper {
-    async fn run(self) {
+    /// Runs until the store cannot be used.
+    async fn run(self) -> StoreError {
         let interval = (self.settings.lease / 4).min(EXPIRY);
         let mut outage = Outage::default();
         loop {
             match self.keep().await {
                 Err(error) if error.is_transient() => outage.wait(&error).await,
-                // A store that cannot be used ends the worker, which needs it, too.
-                _ => {
+                Err(error) => return error,
+                Ok(()) => {
                     outage.is_over();
                     sleep(interval).await;
                 }
@@ -252,22 +264,30 @@ impl Keeper {
     }
 
     async fn keep(&self) -> Result<(), StoreError> {
+        let _round = self.round.lock().await;
         self.store.register().await?;
         for job in self.store.expire().await? {
             self.tally.count(job.state);
         }
-        for mut job in self.store.overdue(self.settings.max_age).await? {
-            // A job that was not tried, and can be, is tried first.
-            let Some(reason) = job.reason.take().or_else(|| self.obstacle.get()) else {
-                continue;
-            };
-            job.give_up(format!("it waited for longer than --max-age: {reason}"));
-            let state = job.state;
-            if self.store.save(&job, Default::default()).await? {
-                self.tally.count(state);
+        let mut skipped = 0;
+        loop {
+            let jobs = self.store.overdue(self.settings.max_age, skipped).await?;
+            if jobs.is_empty() {
+                return Ok(());
+            }
+            for mut job in jobs {
+                // A job that was not tried, and can be, is tried first.
+                let Some(reason) = job.reason.take().or_else(|| self.obstacle.get()) else {
+                    skipped += 1;
+                    continue;
+                };
+                job.give_up(format!("it waited for longer than --max-age: {reason}"));
+                match self.store.save(&job, Default::default()).await? {
+                    true => self.tally.count(job.state),
+                    false => skipped += 1,
+                }
             }
         }
-        Ok(())
     }
 }
 
@@ -335,6 +355,7 @@ impl Pause {
 struct Worker {
     sender: Sender,
     tally: Arc<Tally>,
+    round: Round,
     running: JoinSet<Ended>,
     /// Each running job, to return it if its task ends early.
     jobs: HashMap<Id, Current>,
@@ -342,13 +363,19 @@ struct Worker {
 }
 
 impl Worker {
-    async fn run(mut self, stop: &mut Stop) -> Result<u8, Failure> {
+    /// Runs until a signal, an end of `keeping`, or the end of `--until-empty`.
+    async fn run(
+        mut self,
+        stop: &mut Stop,
+        keeping: &mut JoinSet<StoreError>,
+    ) -> Result<u8, Failure> {
         let mut next_claim = Instant::now();
         loop {
             // What a signal interrupts here takes as long as a server or a store does not answer.
             let step = tokio::select! {
                 biased;
                 () = stop.wait() => Ok(Some(0)),
+                Some(Ok(error)) = keeping.join_next() => Err(error.into()),
                 step = self.step(&mut next_claim) => step,
             };
             let exit_code = match step {
@@ -384,9 +411,13 @@ impl Worker {
                     Some(_) => Ok(0),
                     None => self.claim().await,
                 };
-                match claimed {
-                    Ok(0) if self.is_done().await => return Ok(Some(self.tally.exit_code())),
-                    Ok(_) => {}
+                let is_done = match claimed {
+                    Ok(0) => self.is_done().await,
+                    claimed => claimed.map(|_| false),
+                };
+                match is_done {
+                    Ok(true) => return Ok(Some(self.tally.exit_code())),
+                    Ok(false) => {}
                     // The keeper reports it.
                     Err(error) if error.is_transient() => {
                         *next_claim = Instant::now() + STORE_LOST;
@@ -418,10 +449,13 @@ impl Worker {
     }
 
     /// Whether `--until-empty` ends here.
-    async fn is_done(&self) -> bool {
-        self.sender.settings.until_empty
-            && self.running.is_empty()
-            && matches!(self.sender.store.is_busy().await, Ok(false))
+    async fn is_done(&self) -> Result<bool, StoreError> {
+        if !self.sender.settings.until_empty || !self.running.is_empty() {
+            return Ok(false);
+        }
+        // What the keeper ended is counted.
+        let _round = self.round.lock().await;
+        Ok(!self.sender.store.is_busy().await?)
     }
 
     /// Handles the end of an attempt.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-use crate::program::{add, list, message, outbox, run, start, status, stderr, stdout};
+use crate::program::{add, list, message, outbox, run, start, status, stderr, stdout, wait_until};
 use crate::server::{Faults, Server};
 use crate::stores::TestStore;
 use crate::survival::add_jobs;
@@ -305,9 +305,9 @@ fn sigterm_returns_claimed_jobs(store: &TestStore) {
     add_jobs(store, JOBS, 0);
     for part in 1..8 {
         let worker = start(store, &server.url(), &["--connections=8"]);
-        while server.accepted() < part * JOBS / 8 {
-            thread::sleep(Duration::from_millis(1));
-        }
+        wait_until("messages are accepted", || {
+            server.accepted() >= part * JOBS / 8
+        });
         terminate(&worker);
         let ended = worker.wait_with_output().unwrap();
         assert_eq!(ended.status.code(), Some(0), "{}", stderr(&ended));
@@ -329,9 +329,7 @@ fn killed_workers_leave_unknown_jobs(store: &TestStore) {
         let running = list(store, "running");
         running.first().is_some_and(|job| job["attempts"] == 1)
     };
-    while !is_handed_over() {
-        thread::sleep(Duration::from_millis(5));
-    }
+    wait_until("the job is handed over", is_handed_over);
     worker.kill().unwrap();
     worker.wait().unwrap();
     let mut options = QUICK.to_vec();
@@ -376,6 +374,24 @@ fn full_mailboxes_are_not_excess(store: &TestStore) {
     assert_eq!(sent["recipients"][1]["code"], 552);
     assert_eq!(sent["recipients"][2]["code"], 452);
     assert!(server.seen().values().all(|seen| seen.tried == 1));
+}
+
+/// A recipient that was never tried is refused where the job is sent to another one.
+fn untried_recipients_are_refused_in_the_end(store: &TestStore) {
+    let server = Server::start(Faults {
+        recipients: Some(1),
+        announces: true,
+        mail: Some((1, "451 4.3.0 Later\r\n")),
+        ..Faults::default()
+    });
+    add(store, &["one@example.com", "two@example.com"], &[]);
+    let options = ["--until-empty", "--retries=0"];
+    assert_eq!(run(store, &server.url(), &options).status.code(), Some(0));
+    let sent = list(store, "sent").remove(0);
+    let second = &sent["recipients"][1];
+    assert_eq!(second["outcome"], "refused");
+    assert_eq!(second["text"], sent["reason"]);
+    assert!(second["text"].as_str().unwrap().contains("451"), "{second}");
 }
 
 /// A server that sheds load by 421 to MAIL has not sent the message, though the worker has stored
@@ -440,6 +456,7 @@ on_each_store!(
     newer_tables_are_refused,
     lost_replies_to_recipients_are_unknown,
     full_mailboxes_are_not_excess,
+    untried_recipients_are_refused_in_the_end,
     busy_servers_are_retried_later,
     sigterm_returns_claimed_jobs,
     killed_workers_leave_unknown_jobs
@@ -462,13 +479,13 @@ fn lost_claims_are_returned() {
         return 1";
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let take = ["EVAL", take, "0", id.as_str()];
-    while runtime.block_on(store.redis_command::<i64>(&take)) == 0 {
-        thread::sleep(Duration::from_millis(5));
-    }
-    while status(&store)["sent"] == 0 {
+    wait_until("the task is taken", || {
+        runtime.block_on(store.redis_command::<i64>(&take)) != 0
+    });
+    wait_until("the job is sent", || {
         assert!(worker.try_wait().unwrap().is_none());
-        thread::sleep(Duration::from_millis(5));
-    }
+        status(&store)["sent"] != 0
+    });
     worker.kill().unwrap();
     worker.wait().unwrap();
     assert_eq!(server.accepted(), 1);
@@ -902,9 +919,7 @@ fn sigterm_does_not_wait_for_a_silent_server() {
         ..Faults::default()
     });
     let worker = start(&store, &server.url(), &["--timeout=1"]);
-    while !server.seen().contains_key("one") {
-        thread::sleep(Duration::from_millis(1));
-    }
+    wait_until("the job is begun", || server.seen().contains_key("one"));
     terminate(&worker);
     let begun = Instant::now();
     let ended = worker.wait_with_output().unwrap();
@@ -912,6 +927,16 @@ fn sigterm_does_not_wait_for_a_silent_server() {
     assert!(begun.elapsed() < Duration::from_secs(10));
     let counts = json!({"waiting": 0, "running": 0, "sent": 0, "failed": 0, "unknown": 1});
     assert_eq!(status(&store), counts);
+}
+
+/// Values out of range are refused, not replaced.
+#[test]
+fn values_out_of_range_are_refused() {
+    let store = TestStore::sqlite();
+    for option in ["--connections=0", "--lease=0.2", "--retries=65536"] {
+        let refused = run(&store, "smtp://127.0.0.1:1?tls=none", &[option]);
+        assert_eq!(refused.status.code(), Some(64), "{option}");
+    }
 }
 
 /// SIGTERM lets the running job end, and begins no other.
@@ -925,9 +950,7 @@ fn sigterm_lets_jobs_end() {
     add(&store, &["one@example.com"], &[]);
     add(&store, &["two@example.com"], &[]);
     let worker = start(&store, &server.url(), &["--connections=1"]);
-    while status(&store)["running"] == 0 {
-        thread::sleep(Duration::from_millis(5));
-    }
+    wait_until("the job runs", || status(&store)["running"] != 0);
     terminate(&worker);
     let ended = worker.wait_with_output().unwrap();
     assert_eq!(ended.status.code(), Some(0), "{}", stderr(&ended));

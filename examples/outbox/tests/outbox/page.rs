@@ -122,6 +122,20 @@ fn other_sites_are_refused() {
     );
 }
 
+/// A place that is not an id does not reach the store, where it would fail other requests.
+#[test]
+fn places_are_ids() {
+    let worker = Worker::start();
+    for place in ["%00", "a", "01M8D45D2T3MNDFFXAWFQFV8J%27"] {
+        for list in ["unknown", "failed"] {
+            let response = worker.get(&format!("/?{list}={place}"));
+            assert!(response.starts_with("HTTP/1.1 400 "), "{response}");
+        }
+    }
+    let response = worker.get("/?unknown=01M8D45D2T3MNDFFXAWFQFV8JX&failed=");
+    assert!(response.starts_with("HTTP/1.1 200 "), "{response}");
+}
+
 #[test]
 fn jobs_change_by_the_token_alone() {
     let worker = Worker::start();
