@@ -339,7 +339,14 @@ impl MxClient {
     /// # }
     /// ```
     pub fn endpoint(self, change: impl FnOnce(Endpoint) -> Endpoint) -> Self {
-        self.set(|config| config.endpoint = change(config.endpoint.clone()))
+        self.set(|config| {
+            let endpoint = change(config.endpoint.clone());
+            let mut tls = endpoint.get_tls().clone();
+            config.endpoint = match tls.server_name.take() {
+                Some(_) => endpoint.tls(tls),
+                None => endpoint,
+            };
+        })
     }
 
     /// Sets when and how often the message is retried for the recipients of a domain after a
@@ -573,5 +580,55 @@ impl fmt::Debug for MxClient {
             .field("own_names", &self.config.own_names)
             .field("filter", &self.config.filter)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Credentials;
+
+    #[test]
+    fn each_server_has_its_own_name_and_no_login() {
+        let resolver = Resolver::new(([127, 0, 0, 1], 53).into());
+        let tls = crate::tls::TlsSettings::default().server_name("other.example");
+        let client = MxClient::new(resolver).endpoint(|endpoint| {
+            let credentials = Credentials::new("user", "password");
+            endpoint
+                .tls(tls)
+                .credentials(credentials)
+                .security(Security::Implicit)
+        });
+        let server = client
+            .get_endpoint()
+            .of_host("mx.example.org", Ipv4Addr::LOCALHOST.into());
+        assert_eq!(server.get_tls().get_server_name(), None);
+        assert!(!server.login.is_given());
+        assert_eq!((server.host(), server.get_port()), ("mx.example.org", 25));
+        let at = SocketAddr::from(([127, 0, 0, 1], 25));
+        assert_eq!(server.destination().address(), Some(at));
+    }
+
+    #[test]
+    fn recipients_are_grouped_by_domain_in_any_spelling() {
+        let addresses = [
+            "a@example.org",
+            "b@example.net",
+            "c@EXAMPLE.org",
+            "d@[192.0.2.1]",
+        ];
+        let groups = groups(&addresses.map(|address| address.parse().unwrap()));
+        let found: Vec<_> = groups
+            .iter()
+            .map(|group| (group.domain.as_str(), group.recipients.as_slice()))
+            .collect();
+        assert_eq!(
+            found,
+            [
+                ("example.org", &[0, 2][..]),
+                ("example.net", &[1]),
+                ("[192.0.2.1]", &[3]),
+            ]
+        );
     }
 }
