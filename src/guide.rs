@@ -10,6 +10,9 @@ pub mod comparison {}
 #[cfg(feature = "dkim")]
 #[doc = include_str!("../docs/dkim.md")]
 pub mod dkim {}
+#[cfg(feature = "mx")]
+#[doc = include_str!("../docs/direct-delivery.md")]
+pub mod direct_delivery {}
 #[doc = include_str!("../docs/examples.md")]
 pub mod examples {}
 #[doc = include_str!("../docs/handover.md")]

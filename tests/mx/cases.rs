@@ -173,6 +173,12 @@ impl Case {
         format!("someone@{}.dane.example", self.domain)
     }
 
+    /// Whether DANE applies, by records that are proven or cannot be had.
+    pub fn is_dane(&self) -> bool {
+        let without = ["none", "none-plain", "insecure-host", "insecure-tlsa"];
+        !without.contains(&self.domain) && !self.domain.ends_with(".unsigned")
+    }
+
     async fn start(&self) -> Option<Server> {
         let own = format!("mx.{}.dane.example", self.domain);
         let (id, is_chain) = match self.presents {
