@@ -1655,6 +1655,8 @@ fn each_api_name_in_a_hint_has_an_option() {
         names.extend(found.map(str::to_owned));
     }
     assert!(names.len() > 5, "{names:?}");
+    // `send` sets no callback.
+    names.remove("Message::on_handover");
     names.retain(|name| !options.contains(name.as_str()));
     assert!(names.is_empty(), "without a row in OPTIONS: {names:?}");
 }
