@@ -10,8 +10,8 @@ use crate::error::Result;
 /// The callbacks of the messages whose end the machine holds back, in their order. They run
 /// concurrently; their results are taken in order, as the bytes leave in order.
 ///
-/// Each wake-up polls all of them: no more than the window of `send_all` has. In one of 64 messages,
-/// the default, that costs less than a microsecond for each message.
+/// Each wake-up polls all of them: no more than the window of `send_all` has. In one of 64
+/// messages, the default, that costs less than a microsecond for each message.
 #[derive(Default)]
 pub(super) struct HandoverQueue(VecDeque<Running>);
 

@@ -35,11 +35,11 @@ const STDERR_TIME: Duration = Duration::from_secs(1);
 /// Exim, OpenSMTPD, Sendmail, msmtp and others install.
 ///
 /// The program is run for each message as `/usr/sbin/sendmail -i -oep -f SENDER -- RECIPIENT…`,
-/// without a shell. The recipients are those of the envelope; the headers are not searched for any (`-t`),
-/// and a Bcc header is not given to the program. The null reverse-path is `<>`. An address is never
-/// taken for an option, whatever it begins with. Lines end with LF, as these programs expect, and a
-/// line with only a dot does not end the message (`-i`). Errors are printed (`-oep`): Exim would
-/// mail them to the sender instead. The message is streamed, in constant memory.
+/// without a shell. The recipients are those of the envelope; the headers are not searched for any
+/// (`-t`), and a Bcc header is not given to the program. The null reverse-path is `<>`. An address
+/// is never taken for an option, whatever it begins with. Lines end with LF, as these programs
+/// expect, and a line with only a dot does not end the message (`-i`). Errors are printed (`-oep`):
+/// Exim would mail them to the sender instead. The message is streamed, in constant memory.
 ///
 /// Exit status 0 means that the MTA has queued the message for all recipients: the receipt says
 /// that each was accepted. The MTA reports later failures by a bounce, to the reverse-path.

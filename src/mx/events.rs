@@ -8,7 +8,7 @@ use crate::connection::NO_STARTTLS;
 use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::receipt::{CertificateFailure, CertificateProblem, Receipt};
 
-/// What failed, and what happened, in words.
+/// The result type of a failure, and its text.
 pub(super) type Failure = (ResultType, String);
 
 /// The result of a session with a host under this policy; `None` if it did not come to TLS, as

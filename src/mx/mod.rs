@@ -3,8 +3,8 @@
 //! - [`MxClient`] sends messages, with its settings; [`MxReceipt`] is the result.
 //! - `lookup.rs`: which hosts a domain has, and at which addresses
 //! - `policy.rs`: how the connections to a host are protected
-//! - [`mta_sts`]: the policies of domains by HTTPS; [`tls_report`]: what is reported of sessions, and
-//!   `events.rs` which of them is a failure
+//! - [`mta_sts`]: the policies of domains by HTTPS; [`tls_report`]: what is reported of sessions;
+//!   `events.rs`: which of them is a failure
 //! - `route.rs`: which server is tried next: pure, without I/O
 //! - `deliver.rs`: one message to the servers of one domain
 //! - `filter.rs`, `problem.rs`, `receipt.rs`: allowed addresses; why mail cannot go to a domain;

@@ -42,8 +42,8 @@ pub(crate) fn expires_soon(usage: CertificateUse, certificate: &Certificate, hos
     );
 }
 
-/// Warns that a policy of MTA-STS could not be fetched (RFC 8461, 3.3). Fetches are not repeated for
-/// a while.
+/// Warns that a policy of MTA-STS could not be fetched (RFC 8461, 3.3). Fetches are not repeated
+/// for a while.
 #[cfg(feature = "mx")]
 pub(crate) fn policy_not_fetched(
     domain: &crate::dns::DomainName,

@@ -418,8 +418,8 @@ impl Builder {
         self
     }
 
-    /// Presents this chain, in PEM, of which the first certificate is the server's own, instead of a
-    /// certificate that the server generates. The second text is its private key, in PEM, too.
+    /// Presents this chain, in PEM, of which the first certificate is the server's own, instead of
+    /// a certificate that the server generates. The second text is its private key, in PEM, too.
     /// [`Server::ca_pem`], which the server's URL trusts, is the last of the chain.
     #[cfg(any(feature = "aws-lc-rs", feature = "ring"))]
     pub fn certificate_pem(mut self, chain: impl Into<String>, key: impl Into<String>) -> Self {

@@ -436,9 +436,11 @@ mod tests {
         #[test]
         fn patterns_match_by_labels(star in any::<bool>(), pattern in host(), host in host()) {
             let text = if star { format!("*.{pattern}") } else { pattern };
-            let (wanted, labels): (Vec<_>, Vec<_>) = (text.split('.').collect(), host.split('.').collect());
+            let wanted: Vec<_> = text.split('.').collect();
+            let labels: Vec<_> = host.split('.').collect();
             let expected = wanted.len() == labels.len()
-                && wanted.iter().zip(&labels).all(|(wanted, label)| *wanted == "*" || wanted == label);
+                && (wanted.iter().zip(&labels))
+                    .all(|(wanted, label)| *wanted == "*" || wanted == label);
             let pattern: MxPattern = text.parse().unwrap();
             prop_assert_eq!(pattern.matches(&name(&host)), expected);
         }

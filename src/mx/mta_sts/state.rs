@@ -222,8 +222,8 @@ mod tests {
 
     proptest! {
         /// Whatever happens: a message sees the published policy where it can be had, else the last
-        /// one that was fetched, to the end of its lifetime and no longer; a failing server is asked
-        /// at most every five minutes for one id.
+        /// one that was fetched, to the end of its lifetime and no longer; a failing server is
+        /// asked at most every five minutes for one id.
         #[test]
         fn the_best_policy_known_is_applied(events in prop::collection::vec(event(), 1..60)) {
             let mut state = PolicyState::default();
@@ -237,7 +237,8 @@ mod tests {
                     Event::Send(works) => {
                         let word = id.to_string();
                         if state.must_fetch(&word, at(now)) {
-                            let again = failure.is_some_and(|(failed, when)| failed == id && now < when + 300);
+                            let again = failure
+                                .is_some_and(|(failed, when)| failed == id && now < when + 300);
                             prop_assert!(!again);
                             if works {
                                 state.fetched(&word, policy(max_age), at(now));
@@ -246,7 +247,9 @@ mod tests {
                                 state.failed(&word, at(now));
                                 failure = Some((id, now));
                             }
-                        } else if failure.is_none_or(|(failed, when)| failed != id || now >= when + 300) {
+                        } else if failure
+                            .is_none_or(|(failed, when)| failed != id || now >= when + 300)
+                        {
                             prop_assert_eq!(last.map(|(stored, ..)| stored), Some(id));
                         }
                         let valid = last.filter(|(_, when, age)| now <= when + age);

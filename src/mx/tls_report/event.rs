@@ -114,7 +114,7 @@ impl TlsEvent {
         }
     }
 
-    /// The same event as a failure, with what happened, which may be empty.
+    /// Returns the event as a failure with this reason, which may be empty.
     #[must_use]
     pub fn with_failure(self, result: ResultType, reason: impl Into<String>) -> Self {
         let failure = TlsFailure {

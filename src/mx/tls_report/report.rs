@@ -69,7 +69,7 @@ pub struct FailureDetail {
     /// The number of sessions.
     #[serde(rename = "failed-session-count")]
     pub sessions: u64,
-    /// What happened, in words.
+    /// The text of the failure.
     #[serde(
         rename = "failure-reason-code",
         skip_serializing_if = "String::is_empty"

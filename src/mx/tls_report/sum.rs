@@ -414,7 +414,8 @@ mod tests {
                     let failed = here.iter().filter(|event| event.failure.is_some()).count() as u64;
                     prop_assert_eq!(part.failed_sessions, failed);
                     prop_assert_eq!(part.successful_sessions, here.len() as u64 - failed);
-                    prop_assert_eq!(part.failures.iter().map(|detail| detail.sessions).sum::<u64>(), failed);
+                    let sessions = part.failures.iter().map(|detail| detail.sessions);
+                    prop_assert_eq!(sessions.sum::<u64>(), failed);
                     for detail in &part.failures {
                         let alike = here.iter().filter(|event| {
                             let host = event.mx_host.as_ref().map(DomainName::to_string);
@@ -427,7 +428,8 @@ mod tests {
                 }
             }
             let counted = all.iter().flat_map(|report| &report.policies);
-            let counted: u64 = counted.map(|part| part.successful_sessions + part.failed_sessions).sum();
+            let counted = counted.map(|part| part.successful_sessions + part.failed_sessions);
+            let counted: u64 = counted.sum();
             prop_assert_eq!(counted, events.len() as u64);
             events.reverse();
             prop_assert_eq!(sum(&events), all);

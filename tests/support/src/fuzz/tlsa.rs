@@ -1,5 +1,5 @@
-//! TLSA records and a chain of certificates. Nothing is accepted unless a reference finds the record
-//! for it, and no error shows a control character.
+//! TLSA records and a chain of certificates. Nothing is accepted unless a reference finds the
+//! record for it, and no error shows a control character.
 
 use std::fmt::Write as _;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
