@@ -57,6 +57,11 @@ impl Reply {
         loop {
             let found = records_of(message, &owner, record_type, &mut ttl)?;
             if !found.is_empty() {
+                // The validator follows the CNAME, and judges only where that leads.
+                if record_type != Rtype::CNAME && alias_of(message, &owner, &mut ttl)?.is_some() {
+                    let fault = "a name has records beside its CNAME";
+                    return Err((LookupErrorKind::Malformed, fault));
+                }
                 return Ok(Reply {
                     name,
                     aliases,

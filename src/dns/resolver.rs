@@ -208,8 +208,13 @@ impl Resolver {
         if let Answer::Insecure(Ok(addresses)) = &mut answer
             && !addresses.aliases.is_empty()
         {
-            let alias = self.look_up(host, Rtype::CNAME).await;
-            addresses.is_name_secure = alias.is_ok_and(|alias| alias.is_secure);
+            match self.look_up(host, Rtype::CNAME).await {
+                Ok(alias) => addresses.is_name_secure = alias.is_secure,
+                // Whether the CNAME is secure decides whether TLSA records count.
+                Err((kind, detail)) => {
+                    return Answer::Failed(LookupError::new(host.clone(), "CNAME", kind, detail));
+                }
+            }
         }
         answer
     }
@@ -377,6 +382,7 @@ fn kind_of(failure: &Failure) -> LookupErrorKind {
         Failure::TimedOut(_) => LookupErrorKind::TimedOut,
         Failure::Network(..) => LookupErrorKind::Network,
         Failure::Malformed(_) => LookupErrorKind::Malformed,
+        Failure::ForeignSignature(_) => LookupErrorKind::Bogus,
         Failure::Code(_, Rcode::SERVFAIL) => LookupErrorKind::ServerFailure,
         Failure::Code(..) => LookupErrorKind::Refused,
     }

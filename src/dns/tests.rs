@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use domain::base::Rtype;
-use domain::base::iana::Rcode;
+use domain::base::iana::{Rcode, SecurityAlgorithm};
 use domain::base::{Message, MessageBuilder, Name, Ttl};
-use domain::rdata::{A, Cname, Soa};
+use domain::rdata::{A, Cname, Rrsig, Soa};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, UdpSocket};
 
@@ -251,6 +251,85 @@ async fn answers_are_kept_and_failures_are_not() {
         failure(resolver.mx(&name("mail.example"))).await;
     }
     assert_eq!(count.load(Ordering::SeqCst), 3);
+}
+
+/// A forged signature of a zone that is not signed does not make an answer of another zone insecure.
+#[tokio::test]
+async fn a_signature_of_another_zone_is_bogus() {
+    fn forged(question: &Message<Vec<u8>>) -> Option<Vec<u8>> {
+        let asked = question.sole_question().ok()?;
+        let mut answer = MessageBuilder::new_vec()
+            .start_answer(question, Rcode::NOERROR)
+            .ok()?;
+        let ttl = Ttl::from_secs(60);
+        let a = A::new(Ipv4Addr::new(192, 0, 2, 1));
+        answer.push((asked.qname(), ttl, a)).ok()?;
+        let signature = Rrsig::new(
+            Rtype::A,
+            SecurityAlgorithm::ECDSAP256SHA256,
+            2,
+            ttl,
+            0xFFFF_FFFF.into(),
+            0.into(),
+            1,
+            Name::vec_from_str("not-signed").unwrap(),
+            [0; 64],
+        );
+        answer.push((asked.qname(), ttl, signature.ok()?)).ok()?;
+        Some(answer.finish())
+    }
+    let (server, _) = serve(forged, silence).await;
+    let answer = unsigned(server).addresses(&name("mail.example")).await;
+    let Answer::Failed(error) = answer else {
+        panic!("{answer:?}");
+    };
+    assert_eq!(error.kind(), LookupErrorKind::Bogus);
+    assert!(error.to_string().contains("does not contain"), "{error}");
+}
+
+/// The validator follows the CNAME, and says nothing about what stands beside it.
+#[tokio::test]
+async fn records_beside_a_cname_are_refused() {
+    fn beside(question: &Message<Vec<u8>>) -> Option<Vec<u8>> {
+        let asked = question.sole_question().ok()?;
+        let mut answer = MessageBuilder::new_vec()
+            .start_answer(question, Rcode::NOERROR)
+            .ok()?;
+        let ttl = Ttl::from_secs(60);
+        let target = Name::vec_from_str("elsewhere.example").unwrap();
+        answer.push((asked.qname(), ttl, Cname::new(target))).ok()?;
+        let a = A::new(Ipv4Addr::new(192, 0, 2, 1));
+        answer.push((asked.qname(), ttl, a)).ok()?;
+        Some(answer.finish())
+    }
+    let (server, _) = serve(beside, silence).await;
+    let kind = failure(unsigned(server).addresses(&name("mail.example"))).await;
+    assert_eq!(kind, LookupErrorKind::Malformed);
+}
+
+/// Whether the CNAME itself is secure decides whether TLSA records count: it must be known.
+#[tokio::test]
+async fn a_lost_lookup_of_a_cname_is_a_failure() {
+    fn led(question: &Message<Vec<u8>>) -> Option<Vec<u8>> {
+        let asked = question.sole_question().ok()?;
+        if asked.qtype() == Rtype::CNAME {
+            return code(question, Rcode::SERVFAIL);
+        }
+        let mut answer = MessageBuilder::new_vec()
+            .start_answer(question, Rcode::NOERROR)
+            .ok()?;
+        let ttl = Ttl::from_secs(60);
+        let target = Name::vec_from_str("elsewhere.example").unwrap();
+        answer
+            .push((asked.qname(), ttl, Cname::new(target.clone())))
+            .ok()?;
+        let a = A::new(Ipv4Addr::new(192, 0, 2, 1));
+        answer.push((target, ttl, a)).ok()?;
+        Some(answer.finish())
+    }
+    let (server, _) = serve(led, silence).await;
+    let kind = failure(unsigned(server).addresses(&name("mail.example"))).await;
+    assert_eq!(kind, LookupErrorKind::ServerFailure);
 }
 
 #[tokio::test]

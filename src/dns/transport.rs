@@ -10,10 +10,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use domain::base::iana::Rcode;
-use domain::base::{Message, MessageBuilder, Name, Rtype};
+use domain::base::{Message, MessageBuilder, Name, ParsedName, Rtype};
 use domain::net::client::request::{
     self, ComposeRequest as _, GetResponse, RequestMessage, SendRequest,
 };
+use domain::rdata::Rrsig;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::timeout;
@@ -37,6 +38,8 @@ pub(super) enum Failure {
     Network(SocketAddr, io::Error),
     /// What came by TCP is not the answer.
     Malformed(SocketAddr),
+    /// A signature in the answer cannot be one of its record.
+    ForeignSignature(SocketAddr),
     /// The answer is an error.
     Code(SocketAddr, Rcode),
 }
@@ -103,9 +106,28 @@ async fn exchange(
         }
     }
     match answer.header().rcode() {
+        Rcode::NOERROR | Rcode::NXDOMAIN if has_foreign_signature(&answer) => {
+            Err(Failure::ForeignSignature(server))
+        }
         Rcode::NOERROR | Rcode::NXDOMAIN => Ok(answer),
         code => Err(Failure::Code(server, code)),
     }
+}
+
+/// Whether a signature is not of a zone that contains its record (RFC 4035, 5.3.1). The validator
+/// asks this of secure zones alone: a forged signature of a zone that is not signed would make the
+/// answer insecure, whatever its own zone is.
+fn has_foreign_signature(answer: &Message<Bytes>) -> bool {
+    let (Ok(records), Ok(authority)) = (answer.answer(), answer.authority()) else {
+        return false;
+    };
+    records.chain(authority).flatten().any(|record| {
+        match record.to_record::<Rrsig<_, ParsedName<_>>>() {
+            Ok(Some(signature)) => !record.owner().ends_with(signature.data().signer_name()),
+            Ok(None) => false,
+            Err(_) => true,
+        }
+    })
 }
 
 async fn by_udp(
@@ -201,6 +223,12 @@ impl fmt::Display for Failure {
             Failure::Network(server, error) => write!(f, "{server}: {error}"),
             Failure::Malformed(server) => {
                 write!(f, "{server} sent by TCP what is not the answer")
+            }
+            Failure::ForeignSignature(server) => {
+                write!(
+                    f,
+                    "{server} sent a signature of a zone that does not contain its record"
+                )
             }
             Failure::Code(server, code) => write!(f, "{server} answered {code}"),
         }
