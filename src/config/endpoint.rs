@@ -563,6 +563,11 @@ impl Endpoint {
                     Security::Required).",
             ));
         }
+        if self.tls.settings.has_dane() && self.tls.settings.has_own_config() {
+            let message = "TLSA records are given, and a rustls configuration does not verify them";
+            return Err(Error::request(message)
+                .with_hint("Leave out TlsSettings::rustls_config, or do without DANE."));
+        }
         if let Some(Err(error)) = &self.client_name {
             return Err(
                 Error::new(ErrorKind::Config, Phase::Setup, error.to_string())

@@ -752,6 +752,21 @@ async fn opportunistic_tls_with_records_is_strict() {
     assert!(endpoint.security(Security::None).check().is_err());
 }
 
+#[test]
+fn a_rustls_config_does_not_go_with_records() {
+    let config = rustls::ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(RootCertStore::empty())
+        .with_no_client_auth();
+    let settings = TlsSettings::default().rustls_config(Arc::new(config));
+    let endpoint = |settings| crate::Endpoint::new(HOST).tls(settings);
+    assert!(endpoint(settings.clone()).check().is_ok());
+    let records = Dane::new(HOST, [TlsaRecord::new(3, 1, 1, [0; 32])]);
+    let error = endpoint(settings.dane(records)).check().unwrap_err();
+    assert!(error.message().contains("TLSA"), "{error}");
+}
+
 /// Whether `openssl s_client`, which Postfix's verification is part of, accepts a chain.
 async fn openssl_accepts(records: &[TlsaRecord], chain: &[&Party]) -> bool {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
