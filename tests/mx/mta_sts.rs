@@ -120,7 +120,7 @@ async fn an_enforced_policy_that_is_met() {
     assert_eq!(seen(&events), vec![(host("mx"), PolicyType::Sts, None); 2]);
     // Without MTA-STS, nothing is asked.
     let receipt = send(&client.mta_sts(false), domain).await;
-    assert_eq!(summary(&receipt), (MxPolicy::Opportunistic, true, true));
+    assert_eq!(summary(&receipt), (MxPolicy::Opportunistic, false, true));
     assert_eq!(https.requests().len(), 1);
 }
 
