@@ -256,13 +256,14 @@ impl Delivery<'_> {
         let discovering = || self.discover(hosts, domain);
         let found = self.discovery.get_or_init(discovering).await;
         HostPolicy::mta_sts(domain, host, found, &no_dane).inspect_err(|error| {
-            let applied = found
-                .policy
-                .as_ref()
-                .map(|stored| stored.policy.as_applied(domain));
-            let applied = applied.unwrap_or_else(|| AppliedPolicy::none(domain.clone()));
             let failure = (ResultType::ValidationFailure, error.message().to_owned());
-            self.report(hosts, Some(host), None, applied, Err(failure));
+            self.report(
+                hosts,
+                Some(host),
+                None,
+                found.as_applied(domain),
+                Err(failure),
+            );
         })
     }
 
@@ -280,18 +281,8 @@ impl Delivery<'_> {
         if let Some(problem) = &found.problem
             && let Some(result) = problem.result_type()
         {
-            let applied = found
-                .policy
-                .as_ref()
-                .map(|stored| stored.policy.as_applied(domain));
-            let applied = applied.unwrap_or_else(|| AppliedPolicy::none(domain.clone()));
-            self.report(
-                hosts,
-                None,
-                None,
-                applied,
-                Err((result, problem.to_string())),
-            );
+            let failure = (result, problem.to_string());
+            self.report(hosts, None, None, found.as_applied(domain), Err(failure));
         }
         found
     }
@@ -444,17 +435,13 @@ impl Delivery<'_> {
                 self.total.add(&open, &receipt);
                 self.accepted = Some(receipt);
             }
-            Err(mut error) => {
+            Err(error) => {
                 // To all or none, and not to one of them.
                 if was_decided && self.client.config.endpoint.get_all_or_nothing() {
                     route.stop();
                 }
-                let receipt = error.take_receipt();
-                if let Some(receipt) = &receipt {
+                if let Some(receipt) = error.receipt() {
                     self.total.add(&open, receipt);
-                }
-                if let Some(receipt) = receipt {
-                    error = error.with_receipt(receipt);
                 }
                 self.failed(Some(name), Some(server.address), error);
             }

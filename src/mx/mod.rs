@@ -30,5 +30,6 @@ pub use crate::dns::{
 pub use crate::tls::dane::{Dane, TlsaRecord};
 pub use client::MxClient;
 pub use filter::is_public;
+pub(crate) use policy::base_domains;
 pub use problem::MxProblem;
 pub use receipt::{DomainResult, MxFailure, MxPolicy, MxReceipt, MxRecipient, Via};

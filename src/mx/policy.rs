@@ -193,7 +193,7 @@ impl HostPolicy {
 /// # Errors
 ///
 /// The reason why DANE does not apply.
-pub(super) fn base_domains(
+pub(crate) fn base_domains(
     hosts_are_secure: bool,
     host: &DomainName,
     answer: &Answer<Addresses>,

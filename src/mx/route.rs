@@ -214,9 +214,8 @@ fn may_go_on(recipient: &Recipient, error: Option<&Error>) -> bool {
 /// Whether another server may accept the message for a recipient that was not tried because of this
 /// error: unless the sender was refused with 5xx, or another recipient where it is all or none.
 fn may_go_on_untried(error: &Error) -> bool {
-    !is_refusal_of_message(error)
-        || error.is_transient()
-        || error.reply().is_some_and(Reply::is_transient)
+    let is_refused = error.kind() == ErrorKind::Refused && error.phase().is_of_message();
+    !is_refused || error.is_transient() || error.reply().is_some_and(Reply::is_transient)
 }
 
 /// The request, the message or its hand-over failed here, or the client was closed, whatever the
@@ -230,10 +229,6 @@ fn is_about_message(error: &Error) -> bool {
         ErrorKind::Timeout => error.phase() == Phase::Handover,
         _ => false,
     }
-}
-
-fn is_refusal_of_message(error: &Error) -> bool {
-    error.kind() == ErrorKind::Refused && error.phase().is_of_message()
 }
 
 /// The error says that the server does not work.

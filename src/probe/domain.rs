@@ -12,6 +12,7 @@ use crate::mx::mta_sts::{FetchError, Mode, Policy, PolicyFetcher, StsRecord};
 use crate::mx::tls_report::TlsRptRecord;
 use crate::mx::{
     Absence, Addresses, Answer, Dane, DomainName, LookupError, Mx, MxRecords, Resolver, TlsaRecord,
+    base_domains,
 };
 use crate::text::printable_bytes;
 use crate::tls::{Certificate, Security, TlsInfo, TlsSettings};
@@ -136,10 +137,7 @@ impl Inspector {
             .filter_map(|mx| Some((mx.preference, mx.host?)));
         let looking_up = hosts.take(MAX_ADDRESSES).map(async |(preference, host)| {
             let addresses = self.resolver.addresses(&host).await;
-            let dane = match mx.is_secure() {
-                true => self.dane(&host, &addresses).await,
-                false => None,
-            };
+            let dane = self.dane(mx.is_secure(), &host, &addresses).await;
             ServerReport {
                 host,
                 preference,
@@ -173,18 +171,12 @@ impl Inspector {
     /// The TLSA records that count, and their base domain (RFC 7672, 2.2.2 and 2.2.3).
     async fn dane(
         &self,
+        hosts_are_secure: bool,
         host: &DomainName,
         addresses: &Answer<Addresses>,
     ) -> Option<(DomainName, Answer<Vec<TlsaRecord>>)> {
-        let found = addresses.records()?;
-        let mut bases = Vec::new();
-        if addresses.is_secure() && found.name != *host {
-            bases.push(found.name.clone());
-        }
-        if addresses.is_secure() || found.is_name_secure {
-            bases.push(host.clone());
-        }
-        for base in bases {
+        let bases = base_domains(hosts_are_secure, host, addresses);
+        for base in bases.unwrap_or_default() {
             let answer = self.resolver.tlsa(&base, 25).await;
             if matches!(answer, Answer::Secure(_) | Answer::Failed(_)) {
                 return Some((base, answer));

@@ -15,7 +15,7 @@ use super::{
     StsRecordError,
 };
 use crate::dns::{Answer, DomainName, LookupError, LookupErrorKind, Resolver};
-use crate::mx::tls_report::ResultType;
+use crate::mx::tls_report::{AppliedPolicy, ResultType};
 use crate::{Error, ErrorKind, Phase};
 
 /// The maximum number of domains whose policies are kept in memory.
@@ -75,6 +75,16 @@ pub struct Discovery {
     /// Why the policy that the domain has now could not be had or stored. A stored policy is
     /// applied then, or none.
     pub problem: Option<DiscoveryError>,
+}
+
+impl Discovery {
+    /// The policy to apply, or that there is none, as TLS reports describe it.
+    pub(in crate::mx) fn as_applied(&self, domain: &DomainName) -> AppliedPolicy {
+        match &self.policy {
+            Some(stored) => stored.policy.as_applied(domain),
+            None => AppliedPolicy::none(domain.clone()),
+        }
+    }
 }
 
 /// Why the policy that a domain has now could not be had or stored.
