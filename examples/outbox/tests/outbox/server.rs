@@ -5,13 +5,15 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What the server did with the message of a job, by the local part of its recipient.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Seen {
     /// How often the server took responsibility for it.
     pub accepted: u32,
+    /// When it did so, before its reply.
+    pub accepted_at: Option<Instant>,
     /// The connection ended during its transaction, or before another command after it.
     pub cut: bool,
     /// How often its transaction was begun.
@@ -241,6 +243,7 @@ impl Server {
         for job in jobs {
             self.change(job, |seen| {
                 seen.accepted += 1;
+                seen.accepted_at = Some(Instant::now());
                 seen.bytes = bytes;
             });
         }
