@@ -73,14 +73,15 @@ const SWEEP: Duration = Duration::from_secs(5);
 /// # Protection
 ///
 /// - DANE (RFC 7672): where DNSSEC proves the MX records of the domain, the addresses of a host and
-///   its TLSA records, TLS is required, and the certificate must match the records. Of records that
-///   are all unusable, TLS is required, and not verified. A host whose TLSA records cannot be
-///   had, or that does not meet them, is left out; if no other is left, the failure is transient.
-/// - MTA-STS (RFC 8461): where DANE does not apply, and the domain has a policy that is enforced,
-///   hosts that it does not list are left out, and of others TLS with a trusted certificate is
-///   required. If no host is left, the failure is transient. Policies are fetched by HTTPS and
-///   [kept](Self::policy_cache) for the time that they name. A policy in testing changes nothing,
-///   but is [reported](Self::on_tls_event).
+///   its TLSA records, TLS is required, and the certificate must match the records. With records
+///   that are all unusable, TLS is required, and not verified by them. A host whose TLSA records
+///   cannot be had, or that does not meet them, is left out; if no other is left, the failure is
+///   transient.
+/// - MTA-STS (RFC 8461): where no TLSA record is usable, and the domain has a policy that is
+///   enforced, hosts that it does not list are left out, and of others TLS with a trusted
+///   certificate is required. If no host is left, the failure is transient. Policies are fetched by
+///   HTTPS and [kept](Self::policy_cache) for the time that they name. A policy in testing changes
+///   nothing, but is [reported](Self::on_tls_event).
 /// - Otherwise TLS is used where a server offers it, and is not verified: its name is not proven,
 ///   either. Where it fails, the message goes in plaintext, by one more connection to the same
 ///   address.
@@ -265,7 +266,7 @@ impl MxClient {
     }
 
     /// Sets whether the policies of MTA-STS (RFC 8461) are looked up and applied to servers without
-    /// TLSA records, as they are by default.
+    /// usable TLSA records, as they are by default.
     pub fn mta_sts(self, yes: bool) -> Self {
         self.set(|config| config.mta_sts = yes)
     }

@@ -14,7 +14,7 @@ use super::client::MxClient;
 use super::events;
 use super::lookup::{self, HostName, Hosts, NextHop};
 use super::mta_sts::{Discovery, PolicyFetcher};
-use super::policy::{self, HostPolicy};
+use super::policy::{self, HostPolicy, Protection};
 use super::problem::{MxProblem, problem};
 use super::receipt::{DomainResult, MxFailure, MxPolicy, Via, messages, place};
 use super::route::{self, Route, Server, Step};
@@ -231,40 +231,61 @@ impl Delivery<'_> {
         bases: Result<Vec<DomainName>, String>,
     ) -> Result<HostPolicy> {
         let config = &self.client.config;
-        let no_dane = match bases {
-            _ if !config.dane => "DANE is switched off".to_owned(),
-            Ok(bases) => {
-                for base in bases {
-                    let answer = config.resolver.tlsa(&base, config.endpoint.mx_port()).await;
-                    let records = policy::tlsa_records(host, answer).inspect_err(|error| {
-                        let applied = AppliedPolicy::tlsa(base.clone(), []);
-                        let failure = (ResultType::DnssecInvalid, error.message().to_owned());
-                        self.report(hosts, Some(host), None, applied, Err(failure));
-                    })?;
-                    if let Some(records) = records {
-                        let names = [host].into_iter().chain(&hosts.domain_names);
-                        return Ok(HostPolicy::dane(&base, records, names));
-                    }
-                }
-                format!("{host} has no TLSA records")
-            }
-            Err(reason) => reason,
-        };
+        let by_dane = self.find_dane(hosts, host, bases).await?;
         let Some(domain) = hosts.domain_names.first().filter(|_| config.mta_sts) else {
-            return Ok(HostPolicy::opportunistic(no_dane));
+            return Ok(by_dane);
+        };
+        if by_dane.is_authenticated() {
+            return Ok(by_dane);
+        }
+        let report = |applied, failure| {
+            self.report(hosts, Some(host), None, applied, Err(failure));
         };
         let discovering = || self.discover(hosts, domain);
         let found = self.discovery.get_or_init(discovering).await;
-        HostPolicy::mta_sts(domain, host, found, &no_dane).inspect_err(|error| {
-            let failure = (ResultType::ValidationFailure, error.message().to_owned());
-            self.report(
-                hosts,
-                Some(host),
-                None,
-                found.as_applied(domain),
-                Err(failure),
-            );
-        })
+        if let (Protection::Dane(_), true) = (&by_dane.protection, found.is_enforced()) {
+            // The sessions are reported under the other policy.
+            let failure = (ResultType::TlsaInvalid, by_dane.reason.clone());
+            report(by_dane.as_applied(domain), failure);
+        }
+        by_dane
+            .or_mta_sts(domain, host, found)
+            .inspect_err(|error| {
+                let failure = (ResultType::ValidationFailure, error.message().to_owned());
+                report(found.as_applied(domain), failure);
+            })
+    }
+
+    /// How the connections to a host are protected by TLSA records at one of these names, or that
+    /// they are not.
+    async fn find_dane(
+        &self,
+        hosts: &Hosts,
+        host: &DomainName,
+        bases: Result<Vec<DomainName>, String>,
+    ) -> Result<HostPolicy> {
+        let config = &self.client.config;
+        if !config.dane {
+            return Ok(HostPolicy::opportunistic("DANE is switched off"));
+        }
+        let bases = match bases {
+            Ok(bases) => bases,
+            Err(reason) => return Ok(HostPolicy::opportunistic(reason)),
+        };
+        for base in bases {
+            let answer = config.resolver.tlsa(&base, config.endpoint.mx_port()).await;
+            let records = policy::tlsa_records(host, answer).inspect_err(|error| {
+                let applied = AppliedPolicy::tlsa(base.clone(), []);
+                let failure = (ResultType::DnssecInvalid, error.message().to_owned());
+                self.report(hosts, Some(host), None, applied, Err(failure));
+            })?;
+            if let Some(records) = records {
+                let names = [host].into_iter().chain(&hosts.domain_names);
+                return Ok(HostPolicy::dane(&base, records, names));
+            }
+        }
+        let reason = format!("{host} has no TLSA records");
+        Ok(HostPolicy::opportunistic(reason))
     }
 
     /// Finds the domain's policy of MTA-STS.

@@ -1,6 +1,6 @@
 //! How the connections to a host are protected, and why: by DANE (RFC 7672) where DNSSEC proves the
-//! way to the host and its TLSA records, else by the domain's policy of MTA-STS (RFC 8461),
-//! otherwise as well as the host can.
+//! way to the host and its TLSA records, and one of them is usable, else by the domain's policy of
+//! MTA-STS (RFC 8461), otherwise as well as the host can.
 
 use std::sync::Arc;
 
@@ -65,25 +65,32 @@ impl HostPolicy {
         }
     }
 
-    /// By what was found out about the MTA-STS policy of a domain, for a host without DANE, for
-    /// this reason.
+    /// Whether TLSA records authenticate the host. If all of them are unusable, they only require
+    /// TLS, and a policy of MTA-STS still applies (RFC 7672, 2.2; RFC 8461, 2).
+    pub(super) fn is_authenticated(&self) -> bool {
+        matches!(&self.protection, Protection::Dane(dane) if dane.is_usable())
+    }
+
+    /// By what was found out about the MTA-STS policy of a domain, for a host that TLSA records do
+    /// not authenticate. If the policy does not decide, this one remains.
     ///
     /// # Errors
     ///
     /// The policy is enforced, and does not list the host.
-    pub(super) fn mta_sts(
+    pub(super) fn or_mta_sts(
+        self,
         domain: &DomainName,
         host: &DomainName,
         found: &Discovery,
-        no_dane: &str,
     ) -> Result<Self> {
+        let HostPolicy { protection, reason } = self;
         let policy = found.policy.as_ref();
         let Some(stored) = policy.filter(|stored| stored.policy.mode != Mode::None) else {
             let reason = match &found.problem {
-                Some(problem) => format!("{no_dane}; {problem}"),
-                None => format!("{no_dane}; {domain} has no MTA-STS policy"),
+                Some(problem) => format!("{reason}; {problem}"),
+                None => format!("{reason}; {domain} has no MTA-STS policy"),
             };
-            return Ok(HostPolicy::opportunistic(reason));
+            return Ok(HostPolicy { protection, reason });
         };
         // An older policy applies where the one of now cannot be had.
         let problem = found.problem.as_ref();
@@ -93,28 +100,32 @@ impl HostPolicy {
             let listed = listed.join(", ");
             format!("the MTA-STS policy of {domain} does not list {host}, but {listed}")
         });
-        match (stored.policy.mode, unlisted) {
-            (Mode::Enforce, Some(unlisted)) => {
+        if found.is_enforced() {
+            if let Some(unlisted) = unlisted {
                 let mut error = Error::new(ErrorKind::Tls, Phase::Tls, unlisted).with_hint(
                     "The mail waits until the domain's administrator has corrected the policy or \
                         the MX records. If another host was put into the DNS by an attacker, this \
                         is what the policy is for.",
                 );
                 error.set_transient(true);
-                Err(error)
+                return Err(error);
             }
-            (Mode::Enforce, None) => Ok(HostPolicy {
+            return Ok(HostPolicy {
                 protection: Protection::MtaSts(stored.clone()),
-                reason: format!("{no_dane}; the MTA-STS policy of {domain} is enforced{problem}"),
-            }),
-            (_, unlisted) => Ok(HostPolicy {
-                protection: Protection::Testing {
+                reason: format!("{reason}; the MTA-STS policy of {domain} is enforced{problem}"),
+            });
+        }
+        Ok(HostPolicy {
+            protection: match protection {
+                Protection::Opportunistic => Protection::Testing {
                     policy: stored.clone(),
                     unlisted,
                 },
-                reason: format!("{no_dane}; the MTA-STS policy of {domain} is in testing{problem}"),
-            }),
-        }
+                // Unusable records require TLS all the same.
+                protection => protection,
+            },
+            reason: format!("{reason}; the MTA-STS policy of {domain} is in testing{problem}"),
+        })
     }
 
     pub(super) fn name(&self) -> MxPolicy {
@@ -297,7 +308,7 @@ mod tests {
     fn a_policy_of_mta_sts_applies_by_mode_and_host() {
         let domain = name("example.org");
         let policy = |found: &Discovery, host: &str| {
-            HostPolicy::mta_sts(&domain, &name(host), found, "no DANE")
+            HostPolicy::opportunistic("no DANE").or_mta_sts(&domain, &name(host), found)
         };
         let (listed, unlisted) = ("mx.example.org", "mx.example.com");
         let enforce = policy(&discovery("enforce"), listed).unwrap();
@@ -324,6 +335,38 @@ mod tests {
         }
     }
 
+    /// RFC 7672, 2.2: unusable records require TLS, and authenticate the host no more than none.
+    #[test]
+    fn unusable_records_leave_the_rest_to_mta_sts() {
+        let (domain, host) = (name("example.org"), name("mx.example.org"));
+        let by_dane = |usage| {
+            let record = TlsaRecord::new(usage, 1, 1, [7; 32]);
+            HostPolicy::dane(&host, vec![record], [&host])
+        };
+        assert!(by_dane(3).is_authenticated() && !by_dane(1).is_authenticated());
+        assert!(!HostPolicy::opportunistic("").is_authenticated());
+        let policy =
+            |found: &Discovery, host: &DomainName| by_dane(1).or_mta_sts(&domain, host, found);
+        let enforce = policy(&discovery("enforce"), &host).unwrap();
+        assert_eq!(enforce.name(), MxPolicy::MtaSts);
+        assert_eq!(
+            enforce.reason,
+            "mx.example.org has TLSA records, none of which is usable; the MTA-STS policy of \
+             example.org is enforced"
+        );
+        assert!(policy(&discovery("enforce"), &name("mx.example.com")).is_err());
+        let none = Discovery {
+            policy: None,
+            problem: None,
+        };
+        for found in [discovery("testing"), discovery("none"), none] {
+            let policy = policy(&found, &host).unwrap();
+            assert_eq!(policy.name(), MxPolicy::Dane, "{policy:?}");
+            let endpoint = policy.apply(Endpoint::new("mx.example.org"));
+            assert_eq!(endpoint.get_security(), Security::Required);
+        }
+    }
+
     #[test]
     fn a_policy_that_cannot_be_had_is_the_reason() {
         let host = name("mx.example.org");
@@ -337,7 +380,9 @@ mod tests {
             policy: None,
             problem: Some(crate::mx::mta_sts::DiscoveryError::Lookup(failure)),
         };
-        let policy = HostPolicy::mta_sts(&name("example.org"), &host, &found, "no DANE").unwrap();
+        let policy = HostPolicy::opportunistic("no DANE");
+        let policy = policy.or_mta_sts(&name("example.org"), &host, &found);
+        let policy = policy.unwrap();
         assert!(
             policy.reason.contains("_mta-sts.example.org"),
             "{}",
@@ -349,7 +394,8 @@ mod tests {
     #[test]
     fn a_failure_of_tls_under_a_policy_is_transient() {
         let listed = name("mx.example.org");
-        let policy = HostPolicy::mta_sts(&name("example.org"), &listed, &discovery("enforce"), "x");
+        let policy = HostPolicy::opportunistic("no DANE");
+        let policy = policy.or_mta_sts(&name("example.org"), &listed, &discovery("enforce"));
         let error = Error::new(ErrorKind::Tls, Phase::Tls, "the certificate has expired");
         let judged = policy.unwrap().judged(error);
         assert!(judged.is_transient());

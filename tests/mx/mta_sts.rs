@@ -325,6 +325,49 @@ async fn dane_goes_first() {
     assert_eq!((server.messages().len(), https.requests().len()), (0, 0));
 }
 
+/// RFC 7672, 2.2: unusable TLSA records require TLS, and verify nothing. A policy that is enforced
+/// still does.
+#[tokio::test]
+#[ignore = "needs root, NSD and Unbound"]
+async fn unusable_tlsa_records_do_not_switch_a_policy_off() {
+    let tlsa_invalid = Some(ResultType::TlsaInvalid);
+    let unusable = (host("mx"), PolicyType::Tlsa, tlsa_invalid);
+    for (domain, last, failure) in [
+        ("unusable.sts-signed.example", 125, None),
+        (
+            "unmet.sts-signed.example",
+            127,
+            Some(ResultType::CertificateNotTrusted),
+        ),
+    ] {
+        let https = policies(last + 1, domain, listing("enforce", domain)).await;
+        let certificate = match failure {
+            None => format!("mx.{domain}"),
+            Some(_) => format!("mx.{domain}:self-signed"),
+        };
+        let server = mail_server(last, &certificate).await;
+        let (client, events) = client();
+        let receipt = send(&client, domain).await;
+        let is_met = failure.is_none();
+        assert_eq!(summary(&receipt), (MxPolicy::MtaSts, is_met, is_met));
+        let session = (host("mx"), PolicyType::Sts, failure);
+        assert_eq!(seen(&events), [unusable.clone(), session]);
+        assert_eq!(server.messages().len(), usize::from(is_met));
+        let via = receipt.recipients().next().unwrap().via.unwrap();
+        for words in ["none of which is usable", "is enforced"] {
+            assert!(via.policy_reason.contains(words), "{}", via.policy_reason);
+        }
+        // Without such a policy, the records require TLS, whatever the certificate.
+        for mode in ["testing", "none"] {
+            https.answer(listing(mode, domain), End::Close);
+            let (client, events) = self::client();
+            let receipt = send(&client, domain).await;
+            assert_eq!(summary(&receipt), (MxPolicy::Dane, false, true));
+            assert_eq!(seen(&events), std::slice::from_ref(&unusable));
+        }
+    }
+}
+
 async fn run(recipient: &str, more: &[&str]) -> Run {
     let resolver = lab().resolver().to_string();
     let (anchors, ca) = (lab().anchor_file(), lab().ca_file());

@@ -11,7 +11,7 @@ use tokio::task::spawn_blocking;
 
 use super::folder::Folder;
 use super::{
-    FetchError, FetchErrorKind, Policy, PolicyFetcher, PolicyState, StoredPolicy, StsRecord,
+    FetchError, FetchErrorKind, Mode, Policy, PolicyFetcher, PolicyState, StoredPolicy, StsRecord,
     StsRecordError,
 };
 use crate::dns::{Answer, DomainName, LookupError, LookupErrorKind, Resolver};
@@ -78,6 +78,12 @@ pub struct Discovery {
 }
 
 impl Discovery {
+    /// Whether the servers of the domain must meet the policy.
+    pub(in crate::mx) fn is_enforced(&self) -> bool {
+        let policy = self.policy.as_ref();
+        policy.is_some_and(|stored| stored.policy.mode == Mode::Enforce)
+    }
+
     /// The policy to apply, or that there is none, as TLS reports describe it.
     pub(in crate::mx) fn as_applied(&self, domain: &DomainName) -> AppliedPolicy {
         match &self.policy {

@@ -9,7 +9,8 @@
 //!   the fetch gains nothing from it.
 //! - A [`PolicyCache`] joins them, and keeps the policies in memory and in a folder.
 //!
-//! DANE goes first: where a server has TLSA records, the policy does not matter (RFC 8461, 2).
+//! DANE goes first: where TLSA records authenticate a server, the policy does not matter (RFC 8461,
+//! 2). Records that are all unusable authenticate nothing, and the policy applies.
 
 mod cache;
 mod error;
