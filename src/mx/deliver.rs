@@ -14,7 +14,7 @@ use super::client::MxClient;
 use super::events;
 use super::lookup::{self, HostName, Hosts, NextHop};
 use super::mta_sts::{Discovery, PolicyFetcher};
-use super::policy::{self, HostPolicy, Protection};
+use super::policy::{self, HostPolicy, NoDane, Protection};
 use super::problem::{MxProblem, problem};
 use super::receipt::{DomainResult, MxFailure, MxPolicy, Via, messages, place};
 use super::route::{self, Route, Server, Step};
@@ -268,24 +268,18 @@ impl Delivery<'_> {
         if !config.dane {
             return Ok(HostPolicy::opportunistic("DANE is switched off"));
         }
-        let bases = match bases {
-            Ok(bases) => bases,
-            Err(reason) => return Ok(HostPolicy::opportunistic(reason)),
-        };
-        for base in bases {
-            let answer = config.resolver.tlsa(&base, config.endpoint.mx_port()).await;
-            let records = policy::tlsa_records(host, answer).inspect_err(|error| {
-                let applied = AppliedPolicy::tlsa(base.clone(), []);
+        let port = config.endpoint.mx_port();
+        match policy::find_dane(&config.resolver, hosts, host, bases, port).await {
+            Ok(dane) => Ok(HostPolicy::dane(dane)),
+            Err(NoDane::NotApplicable(reason)) => Ok(HostPolicy::opportunistic(reason)),
+            Err(NoDane::LookupFailed { base, error }) => {
+                let error = policy::unknown_dane(host, error);
+                let applied = AppliedPolicy::tlsa(base, []);
                 let failure = (ResultType::DnssecInvalid, error.message().to_owned());
                 self.report(hosts, Some(host), None, applied, Err(failure));
-            })?;
-            if let Some(records) = records {
-                let names = [host].into_iter().chain(&hosts.domain_names);
-                return Ok(HostPolicy::dane(&base, records, names));
+                Err(error)
             }
         }
-        let reason = format!("{host} has no TLSA records");
-        Ok(HostPolicy::opportunistic(reason))
     }
 
     /// Finds the domain's policy of MTA-STS.

@@ -43,7 +43,7 @@ impl NextHop {
 
 /// A host of a domain.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum HostName {
+pub(crate) enum HostName {
     Name(DomainName),
     Literal(IpAddr),
 }
@@ -70,11 +70,11 @@ impl fmt::Display for HostName {
 
 /// The hosts of a domain.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Hosts {
+pub(crate) struct Hosts {
     /// In the order in which they are tried.
-    pub(super) names: Vec<HostName>,
+    pub(crate) names: Vec<HostName>,
     /// Whether DNSSEC proves that these are the hosts.
-    pub(super) is_secure: bool,
+    pub(crate) is_secure: bool,
     /// The domain and the names that its CNAMEs lead through and to.
     pub(super) domain_names: Vec<DomainName>,
 }
@@ -86,7 +86,7 @@ pub(super) struct Hosts {
 ///
 /// The domain does not exist, accepts no mail, has this machine as its best server, or the answer
 /// is a failure.
-pub(super) fn hosts(
+pub(crate) fn hosts(
     domain: &DomainName,
     answer: Answer<MxRecords>,
     own: &[DomainName],

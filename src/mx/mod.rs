@@ -30,6 +30,7 @@ pub use crate::dns::{
 pub use crate::tls::dane::{Dane, TlsaRecord};
 pub use client::MxClient;
 pub use filter::is_public;
+pub use policy::NoDane;
 pub(crate) use policy::base_domains;
 pub use problem::MxProblem;
 pub use receipt::{DomainResult, MxFailure, MxPolicy, MxReceipt, MxRecipient, Via};

@@ -2,21 +2,23 @@
 //! way to the host and its TLSA records, and one of them is usable, else by the domain's policy of
 //! MTA-STS (RFC 8461), otherwise as well as the host can.
 
+use std::fmt;
 use std::sync::Arc;
 
+use super::lookup::Hosts;
 use super::mta_sts::{Discovery, Mode, StoredPolicy};
 use super::problem::lookup_failed;
 use super::receipt::MxPolicy;
 use super::tls_report::AppliedPolicy;
 use crate::Endpoint;
-use crate::dns::{Addresses, Answer, DomainName};
+use crate::dns::{Addresses, Answer, DomainName, LookupError, Resolver};
 use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::tls::Security;
 use crate::tls::dane::{Dane, TlsaRecord};
 
 /// How the connections to a host are protected.
 #[derive(Clone, Debug)]
-pub(super) enum Protection {
+pub(crate) enum Protection {
     Dane(Dane),
     /// TLS with a trusted certificate for the host, which the policy lists.
     MtaSts(Arc<StoredPolicy>),
@@ -31,7 +33,7 @@ pub(super) enum Protection {
 
 /// A protection, and why it is this one.
 #[derive(Clone, Debug)]
-pub(super) struct HostPolicy {
+pub(crate) struct HostPolicy {
     pub(super) protection: Protection,
     pub(super) reason: String,
 }
@@ -44,17 +46,9 @@ impl HostPolicy {
         }
     }
 
-    /// By the records of this base domain. Besides its own name, the certificate may have those of
-    /// the host and of the recipient domain (RFC 7672, 3.2.2).
-    pub(super) fn dane<'n>(
-        base: &DomainName,
-        records: Vec<TlsaRecord>,
-        names: impl IntoIterator<Item = &'n DomainName>,
-    ) -> Self {
-        let dane = Dane::new(base.as_str(), records);
-        let dane = names
-            .into_iter()
-            .fold(dane, |dane, name| dane.name(name.as_str()));
+    /// By the TLSA records of the host.
+    pub(crate) fn dane(dane: Dane) -> Self {
+        let base = dane.base_domain();
         let reason = match dane.is_usable() {
             true => format!("{base} has TLSA records"),
             false => format!("{base} has TLSA records, none of which is usable"),
@@ -154,7 +148,7 @@ impl HostPolicy {
     }
 
     /// The endpoint with this protection.
-    pub(super) fn apply(&self, endpoint: Endpoint) -> Endpoint {
+    pub(crate) fn apply(&self, endpoint: Endpoint) -> Endpoint {
         match &self.protection {
             Protection::Dane(dane) => {
                 let tls = endpoint.get_tls().clone().dane(dane.clone());
@@ -223,35 +217,82 @@ pub(crate) fn base_domains(
     }
 }
 
-/// The TLSA records in an answer, if DNSSEC proves them.
-///
-/// # Errors
-///
-/// The records could not be had. Without them it is not known how the host is to be protected, so
-/// no connection is made to it (RFC 7672, 2.1.2).
-pub(super) fn tlsa_records(
+/// Why a host is not verified by DANE.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum NoDane {
+    /// DANE does not apply to the host, for this reason: it has no TLSA records, or DNSSEC does not
+    /// prove that it is a host of the domain, its addresses or its records.
+    NotApplicable(String),
+    /// The records could not be had. Without them it is not known how the host is to be protected,
+    /// so no connection is made to it (RFC 7672, 2.1.2).
+    #[non_exhaustive]
+    LookupFailed {
+        /// The base domain, whose records were looked up.
+        base: DomainName,
+        /// What failed.
+        error: LookupError,
+    },
+}
+
+impl fmt::Display for NoDane {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            NoDane::NotApplicable(reason) => f.write_str(reason),
+            NoDane::LookupFailed { error, .. } => error.fmt(f),
+        }
+    }
+}
+
+/// Looks up the TLSA records of a host, at the names that [may have them](base_domains). Besides
+/// the base domain, the certificate may have the name of the host and those of the recipient domain
+/// (RFC 7672, 3.2.2).
+pub(crate) async fn find_dane(
+    resolver: &Resolver,
+    hosts: &Hosts,
     host: &DomainName,
-    answer: Answer<Vec<TlsaRecord>>,
-) -> Result<Option<Vec<TlsaRecord>>> {
+    bases: Result<Vec<DomainName>, String>,
+    port: u16,
+) -> Result<Dane, NoDane> {
+    for base in bases.map_err(NoDane::NotApplicable)? {
+        match tlsa_records(resolver.tlsa(&base, port).await) {
+            Ok(Some(records)) => {
+                let names = [host].into_iter().chain(&hosts.domain_names);
+                let dane = Dane::new(base.as_str(), records);
+                return Ok(names.fold(dane, |dane, name| dane.name(name.as_str())));
+            }
+            Ok(None) => {}
+            Err(error) => return Err(NoDane::LookupFailed { base, error }),
+        }
+    }
+    let reason = format!("{host} has no TLSA records");
+    Err(NoDane::NotApplicable(reason))
+}
+
+/// The TLSA records in an answer, if DNSSEC proves them.
+fn tlsa_records(answer: Answer<Vec<TlsaRecord>>) -> Result<Option<Vec<TlsaRecord>>, LookupError> {
     match answer {
         Answer::Secure(records) => Ok(Some(records).filter(|records| !records.is_empty())),
         Answer::SecureAbsence(_) | Answer::Insecure(_) => Ok(None),
-        Answer::Failed(failure) => {
-            let cause = lookup_failed(failure);
-            let message = format!("DANE of {host} cannot be checked: {}", cause.message());
-            let mut error = Error::new(ErrorKind::Tls, Phase::Tls, message)
-                .with_hint(cause.hint().unwrap_or_default())
-                .with_source(cause);
-            error.set_transient(true);
-            Err(error)
-        }
+        Answer::Failed(failure) => Err(failure),
     }
+}
+
+/// The error of a host whose TLSA records could not be had.
+pub(super) fn unknown_dane(host: &DomainName, failure: LookupError) -> Error {
+    let cause = lookup_failed(failure);
+    let message = format!("DANE of {host} cannot be checked: {}", cause.message());
+    let mut error = Error::new(ErrorKind::Tls, Phase::Tls, message)
+        .with_hint(cause.hint().unwrap_or_default())
+        .with_source(cause);
+    error.set_transient(true);
+    error
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dns::{Absence, LookupError, LookupErrorKind};
+    use crate::dns::{Absence, LookupErrorKind};
 
     fn name(text: &str) -> DomainName {
         text.parse().unwrap()
@@ -341,7 +382,7 @@ mod tests {
         let (domain, host) = (name("example.org"), name("mx.example.org"));
         let by_dane = |usage| {
             let record = TlsaRecord::new(usage, 1, 1, [7; 32]);
-            HostPolicy::dane(&host, vec![record], [&host])
+            HostPolicy::dane(Dane::new(host.as_str(), [record]))
         };
         assert!(by_dane(3).is_authenticated() && !by_dane(1).is_authenticated());
         assert!(!HostPolicy::opportunistic("").is_authenticated());
@@ -406,8 +447,7 @@ mod tests {
     fn only_a_failure_keeps_mail_from_a_host() {
         let record = || vec![TlsaRecord::new(3, 1, 1, [7; 32])];
         let host = name("mx.example.org");
-        let found = |answer| tlsa_records(&host, answer);
-        assert_eq!(found(Answer::Secure(record())).unwrap(), Some(record()));
+        assert_eq!(tlsa_records(Answer::Secure(record())), Ok(Some(record())));
         for answer in [
             Answer::Secure(Vec::new()),
             Answer::SecureAbsence(Absence::NoSuchName),
@@ -415,11 +455,12 @@ mod tests {
             Answer::Insecure(Ok(record())),
             Answer::Insecure(Err(Absence::NoSuchName)),
         ] {
-            assert_eq!(found(answer).unwrap(), None);
+            assert_eq!(tlsa_records(answer), Ok(None));
         }
         for kind in [LookupErrorKind::Bogus, LookupErrorKind::ServerFailure] {
             let failure = LookupError::new(name("_25._tcp.mx.example.org"), "TLSA", kind, "");
-            let error = found(Answer::Failed(failure)).unwrap_err();
+            let failure = tlsa_records(Answer::Failed(failure)).unwrap_err();
+            let error = unknown_dane(&host, failure);
             assert!(error.is_transient() && error.kind() == ErrorKind::Tls);
             assert!(
                 error.message().starts_with("DANE of mx.example.org"),
