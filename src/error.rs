@@ -286,9 +286,21 @@ impl Error {
         self.0.phase
     }
 
-    /// Returns what happened, without the server's reply and the hint.
+    /// Returns what happened, without the hint, and without the server's reply unless it is about
+    /// several servers, each of which is named with its reply.
     pub fn message(&self) -> &str {
         &self.0.message
+    }
+
+    /// The message and the server's reply, without the hint. A message about several servers has
+    /// their replies already.
+    pub(crate) fn event(&self) -> String {
+        let message = self.message();
+        let reply = self.reply().map(ToString::to_string).unwrap_or_default();
+        match message.contains(&reply) {
+            true => message.to_owned(),
+            false => format!("{message}; the server said: {reply}"),
+        }
     }
 
     /// Returns the next step, where there is advice.
@@ -367,19 +379,11 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0.message)?;
-        let reply = self
-            .0
-            .reply
-            .as_ref()
-            .map(ToString::to_string)
-            .unwrap_or_default();
-        if !reply.is_empty() {
-            write!(f, "; the server said: {reply}")?;
-        }
+        let event = self.event();
+        f.write_str(&event)?;
         if let Some(hint) = &self.0.hint {
             // Servers end their sentences in different ways.
-            let stop = if reply.ends_with(['.', '!', '?']) {
+            let stop = if event.ends_with(['.', '!', '?']) {
                 ""
             } else {
                 "."

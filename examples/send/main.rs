@@ -124,7 +124,7 @@ async fn send(
     }
     let client = Client::new(endpoint).retries(retries);
     let receipt = client.send(message).await?;
-    Ok(Success::Sent(Box::new(receipt), None))
+    Ok(Success::Sent(Box::new(receipt)))
 }
 
 /// The time that is left of a limit, in tenths of a second, as errors print it.

@@ -31,11 +31,7 @@ pub async fn send(client: MxClient, message: Message<'_>) -> Result<Success, Fai
         // Waits for the answers to QUIT, for a moment.
         client.close().await;
     }
-    let delivery = Delivery::from(&receipt);
-    match receipt.into_result() {
-        Ok(receipt) => Ok(Success::Sent(Box::new(receipt), Some(delivery))),
-        Err(error) => Err(Failure::from(error).with_delivery(delivery)),
-    }
+    Ok(Success::Delivered(Box::new(Delivery::from(receipt))))
 }
 
 fn resolver(options: &Options, endpoint: &Endpoint) -> Result<Resolver, Failure> {

@@ -2,10 +2,11 @@
 
 use std::fmt::Display;
 use std::io::{self, Write};
+use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
-use envoi::mx::{MxReceipt, Via};
+use envoi::mx::{DomainResult, MxReceipt, Via};
 use envoi::proto::Reply;
 use envoi::tls::{TlsInfo, UsedCertificate};
 use envoi::{CheckReport, Error, ErrorKind, Outcome, Phase, Receipt, Recipient};
@@ -21,7 +22,6 @@ pub struct Failure {
     transient: bool,
     exit_code: u8,
     receipt: Option<Box<Receipt>>,
-    delivery: Option<Delivery>,
 }
 
 impl Failure {
@@ -35,7 +35,6 @@ impl Failure {
             transient: false,
             exit_code,
             receipt: None,
-            delivery: None,
         }
     }
 
@@ -73,33 +72,35 @@ impl Failure {
         self
     }
 
-    /// Adds how the message went to the servers of each recipient's domain. There is another server
-    /// after one that violates the protocol, so that this is a refusal.
-    pub fn with_delivery(mut self, delivery: Delivery) -> Self {
-        if matches!(self.kind, ErrorKind::Protocol | ErrorKind::Auth) && self.exit_code != UNKNOWN {
-            self.exit_code = 69;
+    /// Why the message was not accepted for all recipients of a domain, which is named if it is one
+    /// of several. `None` if it was.
+    fn of_domain(domain: &DomainResult, is_one_of_several: bool) -> Option<Self> {
+        let error = match &domain.result {
+            Ok(receipt) => return Failure::partial(receipt),
+            Err(error) => error,
+        };
+        let mut failure = Failure::from(error.clone());
+        // There is another server after one that violates the protocol, so that this is a refusal.
+        let is_of_server = matches!(failure.kind, ErrorKind::Protocol | ErrorKind::Auth);
+        if is_of_server && failure.exit_code != UNKNOWN {
+            failure.exit_code = 69;
         }
-        self.delivery = Some(delivery);
-        self
+        if let Some(receipt) = error.receipt().filter(|_| is_one_of_several) {
+            let is = match failure.exit_code {
+                UNKNOWN => "it is unknown whether the message was accepted for",
+                _ => "the message was not accepted for",
+            };
+            failure.message = format!("{is} {}: {}", not_accepted(receipt), failure.message);
+        }
+        Some(failure)
     }
 
     /// The failure of a message that some recipients did not accept; `None` if all did.
-    fn partial(receipt: &Receipt, delivery: Option<&Delivery>) -> Option<Self> {
-        // The receipt lists all of them.
-        const NAMED: usize = 10;
-        let mut without: Vec<&str> = receipt
-            .not_accepted()
-            .map(|recipient| recipient.address.as_str())
-            .collect();
-        if without.is_empty() {
+    fn partial(receipt: &Receipt) -> Option<Self> {
+        if receipt.all_accepted() {
             return None;
         }
-        let more = without.len().saturating_sub(NAMED);
-        without.truncate(NAMED);
-        let mut message = format!("the message was not accepted for {}", without.join(", "));
-        if more > 0 {
-            message += &format!(" and {more} more");
-        }
+        let mut message = format!("the message was not accepted for {}", not_accepted(receipt));
         if let Some(reason) = &receipt.incomplete_reason {
             message += &format!(": {reason}");
         }
@@ -114,12 +115,20 @@ impl Failure {
         let mut failure = Failure::new(ErrorKind::Refused, Phase::Rcpt, exit_code, message);
         failure.hint = hints(receipt);
         failure.transient = exit_code == 75;
-        if let Some(error) = delivery.and_then(|delivery| delivery.failure.as_ref()) {
-            failure.kind = error.kind();
-            failure.phase = error.phase();
-            failure.hint = failure.hint.or_else(|| error.hint().map(in_options));
-        }
         Some(failure)
+    }
+
+    /// What failed, with the server's reply.
+    fn event(&self) -> String {
+        let reply = self.reply_apart();
+        let reply = reply.map(|reply| format!("; the server said: {reply}"));
+        self.message.clone() + &reply.unwrap_or_default()
+    }
+
+    /// The server's reply, unless the message has it.
+    fn reply_apart(&self) -> Option<String> {
+        let reply = self.reply.as_ref().map(ToString::to_string);
+        reply.filter(|reply| !self.message.contains(reply))
     }
 
     fn json(&self) -> Value {
@@ -156,7 +165,6 @@ impl<E: Into<Error>> From<E> for Failure {
             transient: error.is_transient() && receipt.is_none(),
             exit_code,
             receipt: error.receipt().cloned().map(Box::new),
-            delivery: None,
         }
     }
 }
@@ -164,34 +172,49 @@ impl<E: Into<Error>> From<E> for Failure {
 /// The exit code of an unknown outcome, the only one that is not in sysexits.h.
 const UNKNOWN: u8 = 79;
 
-/// What was done without an error.
+/// What was done.
 pub enum Success {
-    /// The message was accepted, at least for some recipients; and how it went to the servers of
-    /// each recipient's domain.
-    Sent(Box<Receipt>, Option<Delivery>),
+    /// The message was accepted, at least for some recipients.
+    Sent(Box<Receipt>),
+    /// The message went to the servers of each recipient's domain, which may have refused it.
+    Delivered(Box<Delivery>),
     /// The server was checked, and nothing was sent.
     Checked(Box<CheckReport>),
 }
 
 /// How a message went to the servers of each recipient's domain.
 pub struct Delivery {
+    receipt: Option<Receipt>,
     /// For each recipient, the last server that was reached.
     vias: Vec<Option<Via>>,
     is_of_one_domain: bool,
-    /// Why it failed for the recipients of a domain.
-    failure: Option<Error>,
+    /// Of each domain that has not accepted it for all recipients. The first one decides: an
+    /// unknown outcome is before a refusal, and this before a transient failure.
+    failures: Vec<Failure>,
 }
 
-impl From<&MxReceipt> for Delivery {
-    fn from(receipt: &MxReceipt) -> Self {
+impl From<MxReceipt> for Delivery {
+    fn from(receipt: MxReceipt) -> Self {
+        let is_of_one_domain = receipt.domains.len() == 1;
+        let mut domains: Vec<_> = receipt.domains.iter().collect();
+        domains.sort_by_key(|domain| &domain.domain);
+        let mut failures: Vec<_> = domains
+            .into_iter()
+            .filter_map(|domain| Failure::of_domain(domain, !is_of_one_domain))
+            .collect();
+        failures.sort_by_key(|failure| match failure.exit_code {
+            UNKNOWN => 0,
+            69 => 1,
+            75 => 3,
+            _ => 2,
+        });
         Delivery {
             vias: receipt.recipients().map(|to| to.via.cloned()).collect(),
-            is_of_one_domain: receipt.domains.len() == 1,
-            failure: receipt
-                .domains
-                .iter()
-                .find_map(|domain| domain.result.as_ref().err())
-                .cloned(),
+            is_of_one_domain,
+            failures,
+            receipt: receipt
+                .into_result()
+                .map_or_else(|error| error.receipt().cloned(), Some),
         }
     }
 }
@@ -201,7 +224,8 @@ pub struct Report {
     receipt: Option<Receipt>,
     delivery: Option<Delivery>,
     checked: Option<CheckReport>,
-    failure: Option<Failure>,
+    /// The first one decides.
+    failures: Vec<Failure>,
     elapsed: Duration,
 }
 
@@ -211,14 +235,18 @@ impl Report {
             receipt: None,
             delivery: None,
             checked: None,
-            failure: None,
+            failures: Vec::new(),
             elapsed,
         };
         match result {
-            Ok(Success::Sent(receipt, delivery)) => {
-                report.failure = Failure::partial(&receipt, delivery.as_ref());
+            Ok(Success::Sent(receipt)) => {
+                report.failures.extend(Failure::partial(&receipt));
                 report.receipt = Some(*receipt);
-                report.delivery = delivery;
+            }
+            Ok(Success::Delivered(mut delivery)) => {
+                report.receipt = delivery.receipt.take();
+                report.failures = mem::take(&mut delivery.failures);
+                report.delivery = Some(*delivery);
             }
             Ok(Success::Checked(checked)) => {
                 report.receipt = Some(session(&checked));
@@ -226,11 +254,15 @@ impl Report {
             }
             Err(mut failure) => {
                 report.receipt = failure.receipt.take().map(|receipt| *receipt);
-                report.delivery = failure.delivery.take();
-                report.failure = Some(failure);
+                report.failures.push(failure);
             }
         }
         report
+    }
+
+    /// The failure that decides.
+    fn failure(&self) -> Option<&Failure> {
+        self.failures.first()
     }
 
     /// The dialogue, empty if there was none.
@@ -242,7 +274,7 @@ impl Report {
     }
 
     pub fn exit_code(&self) -> u8 {
-        self.failure.as_ref().map_or(0, |failure| failure.exit_code)
+        self.failure().map_or(0, |failure| failure.exit_code)
     }
 
     /// Prints the failure on standard error, the rest on standard output.
@@ -256,9 +288,9 @@ impl Report {
         } else if let Some(receipt) = &self.receipt {
             self.print_receipt(receipt);
         }
-        if let Some(failure) = &self.failure {
+        for failure in &self.failures {
             line(io::stderr(), format_args!("send: {}", failure.message));
-            if let Some(reply) = &failure.reply {
+            if let Some(reply) = failure.reply_apart() {
                 line(io::stderr(), format_args!("  the server said: {reply}"));
             }
             if let Some(hint) = &failure.hint {
@@ -289,8 +321,7 @@ impl Report {
             }
         }
         let printed_with_failure = self
-            .failure
-            .as_ref()
+            .failure()
             .is_some_and(|failure| failure.reply.is_some());
         if let Some(reply) = receipt.reply.as_ref().filter(|_| !printed_with_failure) {
             line(out(), format_args!("{} said: {reply}", receipt.server));
@@ -322,10 +353,7 @@ impl Report {
     fn json(&self) -> Value {
         let receipt = self.receipt.as_ref();
         let reply = receipt.and_then(|receipt| receipt.reply.as_ref());
-        let failed_by = self
-            .failure
-            .as_ref()
-            .and_then(|failure| failure.reply.as_ref());
+        let failed_by = self.failure().and_then(|failure| failure.reply.as_ref());
         let recipients = receipt.map(|receipt| {
             let recipients = receipt.recipients.iter().enumerate();
             let recipients = recipients.map(|(index, recipient)| {
@@ -354,12 +382,22 @@ impl Report {
             "bytes": receipt.map(|receipt| receipt.bytes),
             "round_trips": receipt.map(|receipt| receipt.round_trips),
             "seconds": elapsed.as_secs_f64(),
-            "error": self.failure.as_ref().map(Failure::json),
+            "error": self.error_json(),
         });
         if let Some(report) = &self.checked {
             json["check"] = check_json(report);
         }
         json
+    }
+
+    /// The failure that decides, with what failed for the other domains in its message.
+    fn error_json(&self) -> Option<Value> {
+        let mut json = self.failure()?.json();
+        if let [_, _, ..] = self.failures[..] {
+            let events: Vec<String> = self.failures.iter().map(Failure::event).collect();
+            json["message"] = events.join("; ").into();
+        }
+        Some(json)
     }
 
     fn via(&self, recipient: usize) -> Option<&Via> {
@@ -373,7 +411,7 @@ impl Report {
                 .iter()
                 .any(|recipient| recipient.outcome.is_accepted())
         };
-        match &self.failure {
+        match self.failure() {
             None if self.checked.is_some() => "checked",
             None => "sent",
             Some(failure) if failure.exit_code == UNKNOWN => "unknown",
@@ -431,6 +469,21 @@ const OPTIONS: [(&str, &str); 29] = [
         "--timeout, or timeout= in the URL",
     ),
 ];
+
+/// The recipients without the message, of whom the receipt lists all.
+fn not_accepted(receipt: &Receipt) -> String {
+    const NAMED: usize = 10;
+    let mut without: Vec<&str> = receipt
+        .not_accepted()
+        .map(|recipient| recipient.address.as_str())
+        .collect();
+    let more = without.len().saturating_sub(NAMED);
+    without.truncate(NAMED);
+    match more {
+        0 => without.join(", "),
+        more => format!("{} and {more} more", without.join(", ")),
+    }
+}
 
 /// The hint with the options of `send` in place of the API.
 fn in_options(hint: &str) -> String {

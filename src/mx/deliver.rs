@@ -16,7 +16,7 @@ use super::lookup::{self, HostName, Hosts, NextHop};
 use super::mta_sts::{Discovery, PolicyFetcher};
 use super::policy::{self, HostPolicy, NoDane, Protection};
 use super::problem::{MxProblem, problem};
-use super::receipt::{DomainResult, MxFailure, MxPolicy, Via, messages, place};
+use super::receipt::{self, DomainResult, MxFailure, MxPolicy, Via, place};
 use super::route::{self, Route, Server, Step};
 use super::tls_report::{AppliedPolicy, ResultType, TlsEvent};
 use crate::client::with_recipients;
@@ -503,7 +503,7 @@ impl Delivery<'_> {
         if let (None, Some(receipt)) = (unknown, self.accepted.take()) {
             let untried = |recipient: &Recipient| recipient.outcome == Outcome::NotTried;
             let reason = match self.total.recipients.iter().any(untried) {
-                true if !self.failures.is_empty() => Some(messages(&self.failures)),
+                true if !self.failures.is_empty() => Some(receipt::events(&self.failures)),
                 true => receipt.incomplete_reason.clone(),
                 false => None,
             };
@@ -538,7 +538,10 @@ impl Delivery<'_> {
                 self.started,
             );
         }
-        let message = messages(&self.failures);
+        let message = match &self.failures[..] {
+            [only] => only.message().to_owned(),
+            all => receipt::events(all),
+        };
         let mut error = self.failures.swap_remove(decisive).with_message(message);
         let receipt = error
             .take_receipt()

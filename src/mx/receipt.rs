@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::receipt::{Attempts, Outcome, Receipt, Recipient, TlsInfo};
 
 /// How a connection to a server was to be protected.
@@ -176,8 +176,9 @@ impl MxReceipt {
     /// # Errors
     ///
     /// No recipient was accepted, or an outcome is [unknown](Error::outcome_unknown). The error is
-    /// that of the first domain whose outcome is unknown, else of the first that failed
-    /// permanently, else of the first; its message contains the others.
+    /// that of a domain whose outcome is unknown, else of one that failed permanently, else of one
+    /// that failed transiently; of equal ones, that of the first domain by name, whatever the order
+    /// of the recipients. Its message begins with that domain, and has the others after it.
     pub fn into_result(self) -> Result<Receipt> {
         let elapsed = self.elapsed;
         if self.domains.len() == 1 {
@@ -193,48 +194,91 @@ impl MxReceipt {
         let mut sum = Attempts::new(&[]);
         sum.recipients = recipients;
         let mut bytes = 0;
-        let mut failures = Vec::new();
         let mut reasons = Vec::new();
-        for DomainResult { result, .. } in self.domains {
+        for DomainResult { domain, result, .. } in self.domains {
             let (receipt, error) = match result {
                 Ok(receipt) => (Some(receipt), None),
                 Err(mut error) => (error.take_receipt(), Some(error)),
             };
-            if let Some(receipt) = receipt {
-                sum.add(&[], &receipt);
+            if let Some(receipt) = &receipt {
+                sum.add(&[], receipt);
                 bytes += receipt.bytes;
-                reasons.extend(receipt.incomplete_reason);
             }
-            if let Some(error) = error {
-                reasons.push(error.to_string());
-                failures.push(error);
-            }
+            reasons.extend(Reason::of(domain, receipt, error));
         }
+        reasons.sort_by(|one, other| (one.rank, &one.domain).cmp(&(other.rank, &other.domain)));
+        let message = match &reasons[..] {
+            [
+                Reason {
+                    error: Some(error), ..
+                },
+            ] => error.message().to_owned(),
+            all => {
+                let texts: Vec<&str> = all.iter().map(|reason| reason.text.as_str()).collect();
+                texts.join("; ")
+            }
+        };
         let is_accepted = |recipient: &Recipient| recipient.outcome.is_accepted();
         let any_accepted = sum.recipients.iter().any(is_accepted);
         let untried = |recipient: &Recipient| recipient.outcome == Outcome::NotTried;
-        let reason = sum
-            .recipients
-            .iter()
-            .any(untried)
-            .then(|| reasons.join("; "));
-        let mut receipt = sum.into_receipt(whole, reason).with_elapsed(elapsed);
+        let any_untried = sum.recipients.iter().any(untried);
+        let mut receipt = sum.into_receipt(whole, None).with_elapsed(elapsed);
         receipt.bytes = bytes;
-        let position = |is: fn(&Error) -> bool| failures.iter().position(is);
-        let unknown = position(Error::outcome_unknown);
-        let decisive = match unknown {
-            None if any_accepted => return Ok(receipt),
-            unknown => unknown
-                .or(position(Error::is_permanent))
-                .unwrap_or_default(),
-        };
-        if failures.is_empty() {
-            return Ok(receipt);
+        let decisive = reasons.into_iter().next().and_then(|reason| reason.error);
+        match decisive.filter(|error| !any_accepted || error.outcome_unknown()) {
+            Some(error) => Err(error.with_message(message).with_receipt(receipt)),
+            None => {
+                receipt.incomplete_reason = any_untried.then_some(message);
+                Ok(receipt)
+            }
         }
-        let message = messages(&failures);
-        let error = failures.swap_remove(decisive).with_message(message);
-        receipt.incomplete_reason = None;
-        Err(error.with_receipt(receipt))
+    }
+}
+
+/// Why the message was not accepted for all recipients of a domain.
+struct Reason {
+    /// The reasons with the lowest number decide the result.
+    rank: u8,
+    domain: String,
+    text: String,
+    error: Option<Error>,
+}
+
+impl Reason {
+    /// The reason of a result; `None` if the receipt names none.
+    fn of(domain: String, receipt: Option<Receipt>, error: Option<Error>) -> Option<Self> {
+        const UNKNOWN: u8 = 0;
+        const PERMANENT: u8 = 1;
+        const OF_THE_REQUEST: u8 = 2;
+        const TRANSIENT: u8 = 3;
+        let rank = match &error {
+            Some(error) if error.outcome_unknown() => UNKNOWN,
+            Some(error) if error.is_transient() => TRANSIENT,
+            Some(error) => match error.kind() {
+                ErrorKind::Request | ErrorKind::Input | ErrorKind::Config | ErrorKind::Handover => {
+                    OF_THE_REQUEST
+                }
+                _ => PERMANENT,
+            },
+            None if receipt
+                .as_ref()?
+                .not_accepted()
+                .all(Recipient::is_transient) =>
+            {
+                TRANSIENT
+            }
+            None => PERMANENT,
+        };
+        let text = match &error {
+            Some(error) => error.event(),
+            None => receipt?.incomplete_reason?,
+        };
+        Some(Reason {
+            rank,
+            domain,
+            text,
+            error,
+        })
     }
 }
 
@@ -246,15 +290,133 @@ pub(super) fn place(host: &str, address: IpAddr) -> String {
     }
 }
 
-/// The messages of several errors, each of which names its place.
-pub(super) fn messages(errors: &[Error]) -> String {
-    let messages: Vec<&str> = errors.iter().map(Error::message).collect();
-    messages.join("; ")
+/// What failed at several places, each of which is named, with the replies of the servers.
+pub(super) fn events(errors: &[Error]) -> String {
+    let events: Vec<String> = errors.iter().map(Error::event).collect();
+    events.join("; ")
 }
 
 fn with_elapsed(mut error: Error, elapsed: Duration) -> Error {
     match error.take_receipt() {
         Some(receipt) => error.with_receipt(receipt.with_elapsed(elapsed)),
         None => error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Phase;
+
+    fn failed(domain: &str, error: Error) -> DomainResult {
+        let mut receipt = Receipt::new(domain);
+        let mut recipient = Recipient::untried(format!("a@{domain}").parse().unwrap());
+        recipient.transient = error.is_transient();
+        if error.outcome_unknown() {
+            recipient.outcome = Outcome::Unknown;
+        }
+        receipt.recipients = vec![recipient];
+        DomainResult {
+            domain: domain.to_owned(),
+            result: Err(error.with_receipt(receipt)),
+            failures: Vec::new(),
+            vias: vec![None],
+        }
+    }
+
+    fn accepted(domain: &str) -> DomainResult {
+        let mut receipt = Receipt::new(domain);
+        let outcome = Outcome::Accepted("250 2.1.5 Ok".parse().unwrap());
+        let recipient = Recipient::new(format!("a@{domain}").parse().unwrap(), outcome);
+        receipt.recipients = vec![recipient];
+        DomainResult {
+            domain: domain.to_owned(),
+            result: Ok(receipt),
+            failures: Vec::new(),
+            vias: vec![None],
+        }
+    }
+
+    fn result(domains: Vec<DomainResult>) -> Result<Receipt> {
+        let places = (0..domains.len()).map(|domain| (domain, 0)).collect();
+        let receipt = MxReceipt {
+            domains,
+            elapsed: Duration::ZERO,
+            places,
+        };
+        receipt.into_result()
+    }
+
+    /// In order: each outweighs those after it.
+    fn failures() -> Vec<DomainResult> {
+        let error = |kind, phase, text: &str| Error::new(kind, phase, text).with_hint("A hint.");
+        let lost = error(ErrorKind::Closed, Phase::EndOfData, "d: it was lost");
+        let refused = error(ErrorKind::Refused, Phase::Rcpt, "c: it was refused");
+        let reply: crate::proto::Reply = "550 5.1.1 No such user".parse().unwrap();
+        let mut null_mx = error(ErrorKind::Connect, Phase::Connect, "e: it has no mail");
+        null_mx.set_transient(false);
+        vec![
+            failed("d.example", lost.with_outcome_unknown(true)),
+            failed("c.example", refused.with_reply(reply)),
+            failed("e.example", null_mx),
+            failed(
+                "a.example",
+                error(ErrorKind::Request, Phase::Mail, "a: it is invalid"),
+            ),
+            failed(
+                "b.example",
+                error(ErrorKind::Timeout, Phase::Greeting, "b: it is silent"),
+            ),
+        ]
+    }
+
+    #[test]
+    fn the_error_of_several_domains_does_not_depend_on_the_order_of_the_recipients() {
+        let all = failures();
+        for first in 0..all.len() {
+            let expected = all[first].result.as_ref().unwrap_err();
+            let mut domains = all[first..].to_vec();
+            let texts: Vec<String> = domains
+                .iter()
+                .map(|domain| domain.result.as_ref().unwrap_err().event())
+                .collect();
+            for _ in 0..domains.len() {
+                domains.rotate_left(1);
+                for domains in [domains.clone(), domains.iter().rev().cloned().collect()] {
+                    let error = result(domains).unwrap_err();
+                    assert_eq!(
+                        (error.kind(), error.phase(), error.exit_code()),
+                        (expected.kind(), expected.phase(), expected.exit_code())
+                    );
+                    assert_eq!(error.reply(), expected.reply());
+                    assert_eq!(error.hint(), expected.hint());
+                    // Each has its reply, and no hint.
+                    let texts = texts.join("; ");
+                    let message = match all.len() - first {
+                        1 => expected.message(),
+                        _ => &texts,
+                    };
+                    assert_eq!(error.message(), message);
+                    assert_eq!(
+                        error.to_string(),
+                        format!("{texts}. {}", expected.hint().unwrap())
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_reason_of_an_incomplete_receipt_has_no_hints() {
+        let mut domains = failures().split_off(2);
+        domains.insert(1, accepted("f.example"));
+        let receipt = result(domains).unwrap();
+        assert_eq!(
+            receipt.incomplete_reason.unwrap(),
+            "e: it has no mail; a: it is invalid; b: it is silent"
+        );
+        let outcomes = receipt.recipients.iter();
+        let accepted: Vec<bool> = outcomes.map(|to| to.outcome.is_accepted()).collect();
+        assert_eq!(accepted, [false, true, false, false]);
     }
 }

@@ -112,6 +112,73 @@ async fn send_exits_by_what_the_dns_and_the_servers_say() {
     }
 }
 
+/// The failure that decides the exit code gives the rest, and each domain has its lines.
+#[tokio::test]
+#[ignore = "needs root, NSD and Unbound"]
+async fn send_says_what_became_of_each_domain_in_any_order() {
+    let _refuses = server(66, Some(Fault::reply(Step::Rcpt, "550 5.1.1 No such user"))).await;
+    let _loses = server(67, Some(Fault::close(Step::Message))).await;
+    let _accepts = server(68, None).await;
+    let literals = [66, 67, 68].map(|last| format!("z@[{}]", lab().address(last)));
+    let [refused, unknown, accepted] = [0, 1, 2].map(|place| literals[place].as_str());
+    let (bogus, null) = ("b@expired.example", "c@null.delivery.example");
+    // Those that failed, in their order.
+    for (failed, accepted, code, kind, phase) in [
+        (vec![refused, bogus], None, 69, "refused", "rcpt"),
+        (vec![refused, bogus], Some(accepted), 69, "refused", "rcpt"),
+        (vec![null, bogus], Some(accepted), 69, "connect", "connect"),
+        (
+            vec![unknown, null, bogus],
+            None,
+            79,
+            "closed",
+            "end-of-data",
+        ),
+        (
+            vec![unknown, null],
+            Some(accepted),
+            79,
+            "closed",
+            "end-of-data",
+        ),
+        (vec![bogus], Some(accepted), 75, "connect", "connect"),
+    ] {
+        let mut seen = Vec::new();
+        let mut recipients: Vec<&str> = failed.iter().copied().chain(accepted).collect();
+        for _ in 0..recipients.len() {
+            recipients.rotate_left(1);
+            let run = send(&recipients, &[]).await;
+            run.exits_with(code);
+            let mut json = run.json();
+            let error = json["error"].take();
+            assert_eq!(
+                (&error["kind"], &error["phase"]),
+                (&json!(kind), &json!(phase))
+            );
+            assert_eq!(error["transient"], code == 75);
+            let message = error["message"].as_str().unwrap();
+            let hint = error["hint"].as_str().unwrap();
+            assert!(!message.contains(hint), "{message}");
+            // One failure after the other, on standard error with the hint of each.
+            let lines: Vec<&str> = run.stderr.lines().collect();
+            let starts: Vec<&&str> = lines
+                .iter()
+                .filter(|line| line.starts_with("send: "))
+                .collect();
+            assert_eq!(starts.len(), failed.len(), "{}", run.stderr);
+            for (start, recipient) in starts.iter().zip(&failed) {
+                assert!(start.contains(recipient), "{}", run.stderr);
+            }
+            let hints = lines.iter().filter(|line| line.starts_with("  hint: "));
+            assert_eq!(hints.count(), failed.len(), "{}", run.stderr);
+            let first = lines.iter().find_map(|line| line.strip_prefix("  hint: "));
+            assert_eq!(first, Some(hint));
+            seen.push(error);
+        }
+        assert!(seen.iter().all(|error| *error == seen[0]), "{seen:#?}");
+    }
+}
+
 #[tokio::test]
 #[ignore = "needs root, NSD and Unbound"]
 async fn send_refuses_anchors_that_cannot_be_used() {
