@@ -15,6 +15,8 @@ pub enum Decision {
     Plain,
     /// It is not sent, and may be later.
     Delayed,
+    /// It is not sent, and never will be.
+    Returned,
 }
 
 /// What the server of a domain presents.
@@ -28,12 +30,13 @@ enum Presents {
     ChainOf(&'static str),
     /// No TLS.
     Nothing,
-    /// STARTTLS that is refused.
-    Broken,
+    /// The own certificate, and this reply at a step.
+    Refusal(Step, &'static str),
 }
 
 /// A domain and the last octet of its server's address; 0 for none of its own.
 pub struct Case {
+    /// Below `dane.example`, or absolute with a final dot.
     pub domain: &'static str,
     address: u8,
     presents: Presents,
@@ -116,7 +119,12 @@ pub const CASES: &[Case] = {
         case("next-key", 170, Own, Verified),
         case("weaker", 171, Own, Delayed),
         case("plain", 172, Nothing, Delayed),
-        case("broken", 173, Broken, Delayed),
+        case(
+            "broken",
+            173,
+            Refusal(Step::StartTls, "454 4.7.0 Not now"),
+            Delayed,
+        ),
         case("forged", 174, Own, Delayed),
         case("stripped", 175, Own, Delayed),
         case("missing", 176, Own, Delayed),
@@ -165,31 +173,181 @@ pub const CASES: &[Case] = {
         case("second", 190, Own, Verified),
         case("insecure-mx.unsigned", 0, Nothing, Encrypted),
         case("insecure-mx-mismatch.unsigned", 0, Nothing, Encrypted),
+        case("ee-full-certificate", 192, Own, Verified),
+        case(
+            "ee-client",
+            193,
+            Certificate("mx.ee-client.dane.example:client"),
+            Verified,
+        ),
+        case(
+            "ta-client",
+            194,
+            ChainOf("mx.ta-client.dane.example:client"),
+            Delayed,
+        ),
+        case(
+            "ta-below",
+            195,
+            ChainOf("mx.ta-below.dane.example:ca-below"),
+            Verified,
+        ),
+        case(
+            "ta-is-below",
+            196,
+            ChainOf("mx.ta-is-below.dane.example:ca-below"),
+            Verified,
+        ),
+        case(
+            "ta-is-expired",
+            197,
+            ChainOf("mx.ta-is-expired.dane.example:ca-expired"),
+            Delayed,
+        ),
+        case(
+            "ta-is-below-expired",
+            198,
+            ChainOf("mx.ta-is-below-expired.dane.example:ca-below-expired"),
+            Delayed,
+        ),
+        case(
+            "ta-below-expired",
+            199,
+            ChainOf("mx.ta-below-expired.dane.example:ca-below-expired"),
+            Delayed,
+        ),
+        case(
+            "ta-is-version1",
+            200,
+            ChainOf("mx.ta-is-version1.dane.example:ca-version1"),
+            Verified,
+        ),
+        case(
+            "ta-wildcard",
+            201,
+            ChainOf("mx.ta-wildcard.dane.example:wildcard"),
+            Verified,
+        ),
+        case(
+            "ta-wildcard-deep",
+            202,
+            ChainOf("mx.ta-wildcard-deep.dane.example:wildcard"),
+            Delayed,
+        ),
+        case(
+            "ta-common-name",
+            203,
+            ChainOf("mx.ta-common-name.dane.example:common-name"),
+            Verified,
+        ),
+        case("unknown", 204, Own, Encrypted),
+        case("unknown-plain", 205, Nothing, Delayed),
+        case("second-bogus", 207, Own, Verified),
+        case("second-forged", 209, Own, Verified),
+        case("mx-forged", 210, Own, Delayed),
+        case("unproven", 211, Own, Delayed),
+        case("unproven-type", 212, Own, Delayed),
+        case("host-alias-forged", 213, Own, Delayed),
+        case("records-wildcard", 214, Own, Verified),
+        case(
+            "any.wildcard",
+            215,
+            Certificate("mx.of-wildcard.dane.example"),
+            Verified,
+        ),
+        case(
+            "below.dname",
+            216,
+            ChainOf("below.dname.dane.example"),
+            Verified,
+        ),
+        case(
+            "host-dname",
+            217,
+            ChainOf("mx.dname-target.dane.example"),
+            Verified,
+        ),
+        case(
+            "implicit-alias",
+            218,
+            ChainOf("implicit-alias.dane.example"),
+            Verified,
+        ),
+        case("domain-leaves", 0, Nothing, Encrypted),
+        case("domain-enters.unsigned", 0, Nothing, Encrypted),
+        case("two-families", 219, Own, Verified),
+        case("null", 0, Nothing, Returned),
+        case("absent", 0, Nothing, Returned),
+        case("host-absent", 0, Nothing, Returned),
+        case(
+            "refuses",
+            220,
+            Refusal(Step::Rcpt, "550 5.1.1 No such user"),
+            Returned,
+        ),
+        case(
+            "refuses-later",
+            221,
+            Refusal(Step::Rcpt, "450 4.2.0 Later"),
+            Delayed,
+        ),
+        case(
+            "refuses-session",
+            222,
+            Refusal(Step::Greeting, "554 5.7.1 No"),
+            Returned,
+        ),
+        case("optout.example.", 14, Own, Encrypted),
+        case("ed25519.example.", 21, Own, Encrypted),
+        case("ed448.example.", 22, Own, Encrypted),
+        case("expired.example.", 0, Nothing, Delayed),
+        case("wrongds.example.", 0, Nothing, Delayed),
+        case("missing.example.", 0, Nothing, Delayed),
     ]
 };
 
 impl Case {
-    pub fn recipient(&self) -> String {
-        format!("someone@{}.dane.example", self.domain)
+    fn domain(&self) -> String {
+        match self.domain.strip_suffix('.') {
+            Some(domain) => domain.to_owned(),
+            None => format!("{}.dane.example", self.domain),
+        }
     }
 
-    /// Whether DANE applies, by records that are proven or cannot be had.
-    pub fn is_dane(&self) -> bool {
-        let without = ["none", "none-plain", "insecure-host", "insecure-tlsa"];
-        !without.contains(&self.domain) && !self.domain.ends_with(".unsigned")
+    pub fn recipient(&self) -> String {
+        format!("someone@{}", self.domain())
+    }
+
+    /// Whether no server of the domain is known, or it refuses the message.
+    pub fn is_not_about_tls(&self) -> bool {
+        let failing = [
+            "bogus",
+            "mx-forged",
+            "expired.example.",
+            "wrongds.example.",
+            "missing.example.",
+        ];
+        self.decision == Decision::Returned
+            || self.domain == "refuses-later"
+            || failing.contains(&self.domain)
+    }
+
+    /// Whether there are TLSA records that are proven, and none is usable.
+    pub fn is_unusable(&self) -> bool {
+        ["pkix", "short", "unknown"].contains(&self.domain)
     }
 
     async fn start(&self) -> Option<Server> {
-        let own = format!("mx.{}.dane.example", self.domain);
+        let own = format!("mx.{}", self.domain());
         let (id, is_chain) = match self.presents {
             Presents::Certificate(id) => (id, false),
             Presents::Chain => (own.as_str(), true),
             Presents::ChainOf(id) => (id, true),
-            Presents::Own | Presents::Nothing | Presents::Broken => (own.as_str(), false),
+            _ => (own.as_str(), false),
         };
         let issued = lab().certificates.get(id);
         let chain = match is_chain {
-            true => issued.pem + &lab().certificates.ca_pem(),
+            true => issued.pem + lab().certificates.chain_pem(id),
             false => issued.pem,
         };
         let server = Server::builder()
@@ -198,7 +356,7 @@ impl Case {
             .certificate_pem(chain, issued.key_pem);
         let server = match self.presents {
             Presents::Nothing => server.plaintext(),
-            Presents::Broken => server.fault(Fault::reply(Step::StartTls, "454 4.7.0 Not now")),
+            Presents::Refusal(step, reply) => server.fault(Fault::reply(step, reply)),
             _ => server,
         };
         match self.address {
@@ -214,8 +372,12 @@ pub async fn start() -> Vec<Server> {
     for case in CASES {
         servers.extend(case.start().await);
     }
-    // Of the first host of `second`.
-    let own = lab().server(189, "mx1.second.dane.example");
-    servers.push(own.start().await.unwrap());
+    // Of the first hosts of these domains. That of `second-bogus` is not known.
+    for (address, host) in [
+        (189, "mx1.second.dane.example"),
+        (208, "mx1.second-forged.dane.example"),
+    ] {
+        servers.push(lab().server(address, host).start().await.unwrap());
+    }
     servers
 }

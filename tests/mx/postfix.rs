@@ -120,6 +120,9 @@ fn decision(line: &str, sessions: &[String]) -> Decision {
     if line.contains("status=deferred") {
         return Decision::Delayed;
     }
+    if line.contains("status=bounced") {
+        return Decision::Returned;
+    }
     assert!(line.contains("status=sent"), "{line}");
     let (_, relay) = line.split_once("relay=").unwrap();
     let (relay, _) = relay.split_once(", ").unwrap();
