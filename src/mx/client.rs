@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::{BoxFuture, join_all};
@@ -11,7 +11,7 @@ use futures_util::stream::{self, StreamExt as _};
 use tokio::time::Instant;
 
 use super::filter::AddressFilter;
-use super::mta_sts::PolicyCache;
+use super::mta_sts::{PolicyCache, PolicyFetcher};
 use super::receipt::MxReceipt;
 use super::route::Failures;
 use super::tls_report::TlsEvent;
@@ -149,6 +149,7 @@ pub(super) struct Config {
 struct State {
     pools: Mutex<Pools>,
     failures: Mutex<Failures<(String, IpAddr)>>,
+    policy_fetcher: OnceLock<PolicyFetcher>,
 }
 
 /// The pools of connections, one for each server and way to protect it.
@@ -318,7 +319,8 @@ impl MxClient {
     }
 
     /// Sets the trust anchors for servers whose certificate must be trusted, those of policies of
-    /// MTA-STS among them; the system's by default.
+    /// MTA-STS among them; the system's by default. Unless [MTA-STS](Self::mta_sts) is switched
+    /// off, there must be some, or nothing is sent.
     pub fn trust(self, trust: Trust) -> Self {
         self.endpoint(|endpoint| endpoint.trust(trust))
     }
@@ -329,8 +331,9 @@ impl MxClient {
     }
 
     /// Changes the settings of all connections: local address, proxy, socket options, limits,
-    /// versions of TLS … Host, security, server name and login are those of each server, and have
-    /// no effect here.
+    /// versions of TLS … Host, security, server name, TLSA records and login are those of each
+    /// server, and have no effect here. Policies of MTA-STS are fetched by connections with the
+    /// same local address, proxy and socket options; the DNS is asked without the proxy.
     ///
     /// ```
     /// # use envoi::mx::{MxClient, Resolver};
@@ -343,9 +346,9 @@ impl MxClient {
         self.set(|config| {
             let endpoint = change(config.endpoint.clone());
             let mut tls = endpoint.get_tls().clone();
-            config.endpoint = match tls.server_name.take() {
-                Some(_) => endpoint.tls(tls),
-                None => endpoint,
+            config.endpoint = match (tls.server_name.take(), tls.dane.take()) {
+                (None, None) => endpoint,
+                _ => endpoint.tls(tls),
             };
         })
     }
@@ -379,7 +382,9 @@ impl MxClient {
     ///
     /// Nothing was sent: the message cannot be read or is not valid, or it contains a stream
     /// and has recipients of several domains, or is to go to all recipients or none and has several
-    /// domains. All failures of domains and servers are in the [`MxReceipt`].
+    /// domains. Or, with [MTA-STS](Self::mta_sts), there are no trust anchors
+    /// ([`ErrorKind::Config`](crate::ErrorKind::Config)). All failures of domains and servers are in
+    /// the [`MxReceipt`].
     ///
     /// # Cancel safety
     ///
@@ -408,6 +413,11 @@ impl MxClient {
             .endpoint
             .of_host("localhost", Ipv4Addr::LOCALHOST.into())
             .check()?;
+        if config.mta_sts {
+            // Without trust anchors, a policy would be as good as none, and not protect.
+            let loading = self.policy_fetcher().load_trust(clock).await;
+            loading.map_err(|error| error.context("MTA-STS cannot be applied"))?;
+        }
         let message = prepare_by(clock, message).await?;
         let groups = groups(message.envelope.recipients());
         if groups.len() > 1 {
@@ -479,6 +489,16 @@ impl MxClient {
             .pools
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gets policies with the settings of this client.
+    pub(super) fn policy_fetcher(&self) -> &PolicyFetcher {
+        self.state.policy_fetcher.get_or_init(|| {
+            let filter = self.config.filter.clone();
+            PolicyFetcher::of_endpoint(&self.config.endpoint)
+                .timeout(self.config.policy_timeout)
+                .address_filter(move |address| filter.refusal(address).is_none())
+        })
     }
 
     /// The servers that failed lately, by host and address.
@@ -587,7 +607,7 @@ impl fmt::Debug for MxClient {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Credentials;
+    use crate::{Credentials, Envelope, ErrorKind};
 
     #[test]
     fn each_server_has_its_own_name_and_no_login() {
@@ -608,6 +628,42 @@ mod tests {
         assert_eq!((server.host(), server.get_port()), ("mx.example.org", 25));
         let at = SocketAddr::from(([127, 0, 0, 1], 25));
         assert_eq!(server.destination().address(), Some(at));
+    }
+
+    /// A policy could not be fetched, and mail for a domain that demands TLS would go without.
+    #[tokio::test]
+    async fn nothing_is_sent_without_trust_anchors_for_mta_sts() {
+        let resolver = Resolver::new(([127, 0, 0, 1], 1).into()).timeout(Duration::from_millis(50));
+        let client = MxClient::new(resolver);
+        let send = async |client: &MxClient| {
+            let message = Message::raw("Subject: Hello\r\n\r\nHello.\r\n");
+            let envelope = Envelope::new("me@example.org", ["you@example.org"]).unwrap();
+            client.send(message.envelope(envelope)).await
+        };
+        for (trust, words) in [
+            (Trust::empty(), "no trusted certificate"),
+            (
+                Trust::empty().file("/nonexistent/ca.pem"),
+                "/nonexistent/ca.pem",
+            ),
+        ] {
+            let client = client.clone().trust(trust);
+            let error = send(&client).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Config);
+            assert_eq!(error.exit_code(), 78);
+            let message = error.message();
+            assert!(
+                message.starts_with("MTA-STS cannot be applied: "),
+                "{error}"
+            );
+            assert!(message.contains(words) && error.hint().is_some(), "{error}");
+            if words.starts_with("no") {
+                // Without MTA-STS, no certificate has to be trusted.
+                let receipt = send(&client.mta_sts(false)).await.unwrap();
+                let error = receipt.into_result().unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::Connect, "{error}");
+            }
+        }
     }
 
     #[test]

@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout_at};
 use super::client::MxClient;
 use super::events;
 use super::lookup::{self, HostName, Hosts, NextHop};
-use super::mta_sts::{Discovery, PolicyFetcher};
+use super::mta_sts::Discovery;
 use super::policy::{self, HostPolicy, NoDane, Protection};
 use super::problem::{MxProblem, problem};
 use super::receipt::{self, DomainResult, MxFailure, MxPolicy, Via, place};
@@ -285,14 +285,9 @@ impl Delivery<'_> {
     /// Finds the domain's policy of MTA-STS.
     async fn discover(&self, hosts: &Hosts, domain: &DomainName) -> Discovery {
         let config = &self.client.config;
-        let filter = config.filter.clone();
-        let fetcher = PolicyFetcher::new(config.endpoint.get_tls().clone())
-            .timeout(config.policy_timeout)
-            .address_filter(move |address| filter.refusal(address).is_none());
-        let found = config
-            .policies
-            .find(domain, &config.resolver, &fetcher)
-            .await;
+        let fetcher = self.client.policy_fetcher();
+        let found = config.policies.find(domain, &config.resolver, fetcher);
+        let found = found.await;
         if let Some(problem) = &found.problem
             && let Some(result) = problem.result_type()
         {

@@ -217,6 +217,24 @@ impl Route {
         }
     }
 
+    /// Connects to one of these addresses of a host that is not a mail server: without the header of
+    /// the PROXY protocol.
+    #[cfg(feature = "mx")]
+    pub(crate) async fn open_any(
+        &self,
+        host: &Destination,
+        addresses: Vec<SocketAddr>,
+    ) -> Result<Box<dyn Stream>> {
+        #[cfg(feature = "proxy")]
+        if let Some(proxy) = &self.proxy {
+            let beyond = addresses.into_iter().map(Destination::Address).collect();
+            let connected = proxy.connect_any(&self.tcp, beyond, &mut false).await?;
+            return Ok(connected.stream);
+        }
+        let (stream, _) = self.tcp.open_any(host, addresses).await?;
+        Ok(Box::new(stream))
+    }
+
     #[cfg(feature = "proxy")]
     async fn open_tcp(&self, destination: &Destination, at_proxy: &mut bool) -> Result<Connected> {
         let mut connected = match &self.proxy {

@@ -177,6 +177,16 @@ impl Proxy {
             }
             _ => vec![destination.clone()],
         };
+        self.connect_any(tcp, beyond, at_proxy).await
+    }
+
+    /// Connects to the proxy, and through it to the first of these destinations that it reaches.
+    pub(super) async fn connect_any(
+        &self,
+        tcp: &Tcp,
+        beyond: Vec<Destination>,
+        at_proxy: &mut bool,
+    ) -> Result<Connected> {
         let mut failure = None;
         for destination in beyond {
             let (mut stream, _) = tcp.open(&self.at()).await.map_err(|error| {

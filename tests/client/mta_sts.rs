@@ -8,10 +8,13 @@ use envoi::mx::DomainName;
 use envoi::mx::mta_sts::{FetchError, FetchErrorKind, Mode, Policy, PolicyFetcher};
 use envoi::mx::tls_report::ResultType;
 use envoi::tls::{TlsSettings, Trust};
+use envoi::{Endpoint, ProxyHeader};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use support::https::{End, HttpsServer, policy, response};
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::aws_lc_rs::default_provider;
+
+use crate::transport::{by_socks, proxy};
 
 const POLICY: &str = "version: STSv1\r\nmode: enforce\r\nmx: *.example.org\r\nmax_age: 86400\r\n";
 const HOST: &str = "mta-sts.example.org";
@@ -285,6 +288,42 @@ async fn the_certificate_is_verified() {
     let settings = TlsSettings::new(Trust::empty().pem(&expired.ca));
     let fetcher = PolicyFetcher::new(settings).port(untrusted.port());
     check(&untrusted, fetcher, HOST).await;
+}
+
+/// A machine may reach the web by its proxy alone, and may use one of its addresses.
+#[tokio::test]
+async fn proxy_and_local_address_are_those_of_the_endpoint() {
+    let server = server(policy(POLICY)).await;
+    let domain = DomainName::new("example.org").unwrap();
+    let settings = TlsSettings::new(Trust::empty().pem(&server.ca));
+    let endpoint = Endpoint::new("mx.example.org").tls(settings);
+    let from = async |endpoint: &Endpoint| {
+        let fetcher = PolicyFetcher::of_endpoint(endpoint).port(server.port());
+        fetcher.fetch(&domain, &[LOCAL]).await
+    };
+    let (port, asked) = proxy(by_socks).await;
+    let by_proxy = format!("socks5h://me:p%40ss@127.0.0.1:{port}");
+    // The header is for mail servers.
+    let proxied = endpoint.clone().proxy_header(ProxyHeader::local());
+    let proxied = proxied.proxy(by_proxy.parse().unwrap());
+    from(&proxied).await.unwrap();
+    let to = format!("me p@ss 127.0.0.1:{}", server.port());
+    assert_eq!(*asked.lock().unwrap(), [to]);
+    let error = from(
+        &endpoint
+            .clone()
+            .proxy("socks5://127.0.0.1:1".parse().unwrap()),
+    )
+    .await
+    .unwrap_err();
+    assert_eq!(error.kind(), FetchErrorKind::Connect);
+    assert!(error.to_string().contains("the proxy"), "{error}");
+    #[cfg(target_os = "linux")]
+    {
+        let local = IpAddr::from([127, 0, 0, 9]);
+        from(&endpoint.bind(local)).await.unwrap();
+        assert_eq!(server.https.peers(), [LOCAL, local]);
+    }
 }
 
 /// The server name of the settings is that of mail servers.

@@ -12,10 +12,10 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 
 /// What each client asked the proxy for.
-type Asked = Arc<Mutex<Vec<String>>>;
+pub type Asked = Arc<Mutex<Vec<String>>>;
 
 /// Leads each client through, once `shake_hands` has heard where it wants to go.
-async fn proxy<F>(shake_hands: fn(TcpStream) -> F) -> (u16, Asked)
+pub async fn proxy<F>(shake_hands: fn(TcpStream) -> F) -> (u16, Asked)
 where
     F: Future<Output = (TcpStream, TcpStream, String)> + Send + 'static,
 {
@@ -60,7 +60,7 @@ async fn by_http(mut client: TcpStream) -> (TcpStream, TcpStream, String) {
 }
 
 /// SOCKS5 with a login, and the answer byte by byte.
-async fn by_socks(mut client: TcpStream) -> (TcpStream, TcpStream, String) {
+pub async fn by_socks(mut client: TcpStream) -> (TcpStream, TcpStream, String) {
     let mut methods = vec![0; 4];
     client.read_exact(&mut methods).await.unwrap();
     assert_eq!(methods, [5, 2, 0, 2]);

@@ -435,6 +435,24 @@ async fn send_says_which_policy_is_not_met() {
     assert!(server.messages().is_empty());
 }
 
+/// Otherwise the policy could not be fetched, and the mail would go without it.
+#[tokio::test]
+#[ignore = "needs root, NSD and Unbound"]
+async fn send_refuses_trust_that_cannot_be_read() {
+    let server = mail_server(129, "mx.untried.sts.example").await;
+    let run = run(
+        "you@untried.sts.example",
+        &["--trust", "/nonexistent/ca.pem"],
+    )
+    .await;
+    run.exits_with(78);
+    let json = run.json();
+    assert_eq!(json["error"]["kind"], "config");
+    let message = json["error"]["message"].as_str().unwrap();
+    assert!(message.contains("/nonexistent/ca.pem"), "{message}");
+    assert!(server.connections().is_empty());
+}
+
 #[tokio::test]
 #[ignore = "needs root, NSD and Unbound"]
 async fn send_refuses_a_folder_that_cannot_be_made() {

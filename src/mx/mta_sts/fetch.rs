@@ -21,11 +21,14 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 
 use super::{FetchError, FetchErrorKind, MAX_POLICY, Policy};
+use crate::Endpoint;
+use crate::connection::clock::Clock;
+use crate::connection::connector_for;
 use crate::dns::DomainName;
 use crate::file;
 use crate::text::{beginning, printable_bytes, quoted};
-use crate::tls::{SharedConnector, TlsMode, TlsSettings, VerifyMode};
-use crate::transport::{Destination, Tcp};
+use crate::tls::{Security, TlsMode, TlsSettings};
+use crate::transport::Destination;
 
 /// The maximum time for a policy (RFC 8461, 3.3).
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -44,7 +47,8 @@ const PATH: &str = "/.well-known/mta-sts.txt";
 #[derive(Clone)]
 #[must_use = "a method returns the changed value"]
 pub struct PolicyFetcher {
-    connector: Arc<SharedConnector>,
+    /// TLS and route alone; the host is that of each policy.
+    endpoint: Endpoint,
     timeout: Duration,
     port: u16,
     filter: Option<AddressFilter>,
@@ -54,17 +58,29 @@ type AddressFilter = Arc<dyn Fn(IpAddr) -> bool + Send + Sync>;
 
 impl PolicyFetcher {
     /// Creates a fetcher with these settings for TLS: trust anchors, versions and provider. The
-    /// files are read with the first policy.
+    /// files are read with the first policy, and again when they change.
     ///
-    /// The server name and client certificate of the settings are for mail servers, and not used.
+    /// Server name, client certificate and TLSA records of the settings are for mail servers, and
+    /// not used.
     pub fn new(settings: TlsSettings) -> Self {
+        PolicyFetcher::of_endpoint(&Endpoint::new("").tls(settings))
+    }
+
+    /// Creates a fetcher that connects as this endpoint does: with its settings for TLS, as
+    /// [`new`](Self::new) takes them, from its local address, with its socket options, and through
+    /// its proxy, which is asked for the addresses that [`fetch`](Self::fetch) is given. Its other
+    /// settings are for mail servers, and not used.
+    pub fn of_endpoint(endpoint: &Endpoint) -> Self {
         let settings = TlsSettings {
             server_name: None,
             client_certificate: None,
-            ..settings
+            dane: None,
+            ..endpoint.get_tls().clone()
         };
+        let mut own = Endpoint::new("").security(Security::Required).tls(settings);
+        own.route = endpoint.route.clone();
         PolicyFetcher {
-            connector: SharedConnector::of(&settings, VerifyMode::Verified),
+            endpoint: own,
             timeout: TIMEOUT,
             port: 443,
             filter: None,
@@ -92,6 +108,16 @@ impl PolicyFetcher {
     ) -> Self {
         self.filter = Some(Arc::new(allow));
         self
+    }
+
+    /// Reads the trust anchors, unless that was done before.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config): there are none, or the settings cannot be
+    /// used. [`ErrorKind::Timeout`](crate::ErrorKind::Timeout): not before the deadline.
+    pub(in crate::mx) async fn load_trust(&self, clock: &Clock) -> crate::Result<()> {
+        connector_for(&self.endpoint, clock).await.map(|_| ())
     }
 
     /// Fetches the policy of a domain from one of these addresses of `mta-sts.DOMAIN`: the first
@@ -137,7 +163,7 @@ impl PolicyFetcher {
             let message = format!("{host} has no address");
             return Err(FetchError::new(domain, FetchErrorKind::NoAddress, message));
         }
-        let connector = self.connector.load(file::time_limit()).await;
+        let connector = self.endpoint.connector(file::time_limit()).await;
         let connector = connector.map_err(failed(FetchErrorKind::Trust))?;
         let is_allowed =
             |address: &&IpAddr| self.filter.as_ref().is_none_or(|allow| allow(**address));
@@ -151,9 +177,8 @@ impl PolicyFetcher {
             return Err(FetchError::new(domain, FetchErrorKind::NoAddress, message));
         }
         let destination = Destination::Host(host.to_owned(), self.port);
-        let tcp = Tcp::default();
-        let opening = tcp.open_any(&destination, addresses).await;
-        let (stream, _) = opening.map_err(failed(FetchErrorKind::Connect))?;
+        let opening = self.endpoint.route.open_any(&destination, addresses).await;
+        let stream = opening.map_err(failed(FetchErrorKind::Connect))?;
         let handshake = connector.handshake(host, stream, TlsMode::Https);
         let (stream, _) = handshake.await.map_err(|error| {
             let is_certificate = std::error::Error::source(&error)

@@ -1,6 +1,6 @@
 //! An HTTPS server for policies of MTA-STS. It answers each request with the same bytes.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -26,6 +26,7 @@ pub struct HttpsServer {
     pub address: SocketAddr,
     answer: Arc<Mutex<(Vec<u8>, End)>>,
     requests: Arc<Mutex<Vec<String>>>,
+    peers: Arc<Mutex<Vec<IpAddr>>>,
     task: JoinHandle<()>,
 }
 
@@ -55,9 +56,11 @@ impl HttpsServer {
         let address = listener.local_addr().unwrap();
         let answer = Arc::new(Mutex::new((answer, End::Close)));
         let requests = Arc::<Mutex<Vec<String>>>::default();
-        let (answers, heard) = (answer.clone(), requests.clone());
+        let peers = Arc::<Mutex<Vec<IpAddr>>>::default();
+        let (answers, heard, seen) = (answer.clone(), requests.clone(), peers.clone());
         let task = tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
+            while let Ok((stream, peer)) = listener.accept().await {
+                seen.lock().unwrap().push(peer.ip());
                 let (acceptor, answers, heard) = (acceptor.clone(), answers.clone(), heard.clone());
                 tokio::spawn(async move {
                     let Ok(mut stream) = acceptor.accept(stream).await else {
@@ -91,6 +94,7 @@ impl HttpsServer {
             address,
             answer,
             requests,
+            peers,
             task,
         }
     }
@@ -98,6 +102,11 @@ impl HttpsServer {
     /// Changes the answer to later requests.
     pub fn answer(&self, answer: Vec<u8>, end: End) {
         *self.answer.lock().unwrap() = (answer, end);
+    }
+
+    /// The addresses from which it was connected to so far.
+    pub fn peers(&self) -> Vec<IpAddr> {
+        self.peers.lock().unwrap().clone()
     }
 
     /// The requests so far.
