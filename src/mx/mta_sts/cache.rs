@@ -24,7 +24,8 @@ const MAX_DOMAINS: usize = 4096;
 /// Finds the policies of domains, and keeps them for the time that they name: in memory, and in a
 /// folder if one is given. Clones share what they keep.
 ///
-/// The policies of at most 4096 domains are kept in memory; others remain in the folder.
+/// The policies of at most 4096 domains are kept in memory. Beyond that, those whose lifetime ends
+/// first make place for others, and remain in the folder.
 ///
 /// ```no_run
 /// use envoi::mx::Resolver;
@@ -52,15 +53,17 @@ pub struct PolicyCache {
 #[derive(Default)]
 struct Shared {
     folder: Option<Folder>,
-    domains: Mutex<HashMap<DomainName, Arc<tokio::sync::Mutex<Known>>>>,
+    domains: Mutex<HashMap<DomainName, Entry>>,
 }
+
+type Entry = Arc<tokio::sync::Mutex<Known>>;
 
 /// What is known of a domain. Locked while its policy is looked for, so that it is fetched once
 /// for many messages.
 #[derive(Default)]
 struct Known {
     state: PolicyState,
-    /// Whether the folder was looked into.
+    /// Whether the state is at least as new as the folder.
     is_loaded: bool,
     /// Why the last fetch failed.
     failure: Option<FetchError>,
@@ -72,8 +75,8 @@ struct Known {
 pub struct Discovery {
     /// The policy to apply; `None` if the domain has none, or none can be had.
     pub policy: Option<Arc<StoredPolicy>>,
-    /// Why the policy that the domain has now could not be had or stored. A stored policy is
-    /// applied then, or none.
+    /// Why the policy that the domain has now, or had, could not be had or stored. A stored policy
+    /// is applied then, or none.
     pub problem: Option<DiscoveryError>,
 }
 
@@ -93,7 +96,7 @@ impl Discovery {
     }
 }
 
-/// Why the policy that a domain has now could not be had or stored.
+/// Why the policy that a domain has now, or had, could not be had or stored.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum DiscoveryError {
@@ -103,7 +106,7 @@ pub enum DiscoveryError {
     Record(StsRecordError),
     /// The policy could not be fetched.
     Fetch(FetchError),
-    /// The policy could not be written into the folder.
+    /// The policy could not be read from the folder, or written into it.
     Folder(Arc<io::Error>),
 }
 
@@ -118,7 +121,8 @@ impl PolicyCache {
     /// processes may use it at once.
     ///
     /// It has a file for each domain, which is replaced atomically. A damaged file is ignored, and
-    /// its policy fetched anew. Files are not removed: those that have not changed for a year are
+    /// its policy fetched anew; a file that cannot be read is a [problem](Discovery::problem), and
+    /// tried again with the next message. Files are not removed: those that have not changed for a year are
     /// of no use.
     ///
     /// Blocks on file I/O.
@@ -157,18 +161,18 @@ impl PolicyCache {
         resolver: &Resolver,
         fetcher: &PolicyFetcher,
     ) -> Discovery {
-        let record = find_record(domain, resolver);
+        let record = find_record(domain, resolver).await;
         let fetching = || fetch(domain, resolver, fetcher);
-        self.find_by(domain, SystemTime::now(), record, fetching)
+        self.find_by(domain, SystemTime::now, record, fetching)
             .await
     }
 
-    /// Finds the policy at this time, with these ways to look the record up and to fetch a policy.
+    /// Finds the policy by this clock, for this record, and with this way to fetch a policy.
     async fn find_by<F>(
         &self,
         domain: &DomainName,
-        now: SystemTime,
-        record: impl Future<Output = Result<Option<StsRecord>, DiscoveryError>>,
+        clock: impl Fn() -> SystemTime,
+        record: Result<Option<StsRecord>, DiscoveryError>,
         fetch: impl FnOnce() -> F,
     ) -> Discovery
     where
@@ -176,12 +180,15 @@ impl PolicyCache {
     {
         let entry = self.entry(domain);
         let mut known = entry.lock().await;
-        self.load(domain, &mut known).await;
-        let problem = match record.await {
-            Ok(None) => None,
+        // Another call may have fetched the policy meanwhile.
+        let now = clock();
+        let unread = self.load(domain, &mut known).await.err();
+        let problem = match record {
+            Ok(None) => unread,
             Ok(Some(record)) if known.state.must_fetch(record.id(), now) => match fetch().await {
                 Ok(policy) => {
                     known.failure = None;
+                    known.is_loaded = true;
                     known.state.fetched(record.id(), policy, now);
                     self.save(domain, &known, now).await.err()
                 }
@@ -194,27 +201,29 @@ impl PolicyCache {
                 }
             },
             // A policy that could not be fetched a while ago is still missing.
-            Ok(Some(_)) => known.failure.clone().map(DiscoveryError::Fetch),
+            Ok(Some(_)) => known.failure.clone().map(DiscoveryError::Fetch).or(unread),
             Err(problem) => Some(problem),
         };
         let policy = known.state.policy(now).cloned();
         if policy.is_none() && known.failure.is_none() {
-            self.domains().remove(domain);
+            self.forget(domain, &entry);
         }
         Discovery { policy, problem }
     }
 
     /// Reads the stored policy, once.
-    async fn load(&self, domain: &DomainName, known: &mut Known) {
+    async fn load(&self, domain: &DomainName, known: &mut Known) -> Result<(), DiscoveryError> {
         let Some(folder) = self.shared.folder.clone().filter(|_| !known.is_loaded) else {
-            return;
+            return Ok(());
         };
         let domain = domain.clone();
         let loading = spawn_blocking(move || folder.load(&domain)).await;
-        if let Ok(Some(stored)) = loading {
+        let loaded = loading.unwrap_or_else(|panic| Err(panic.into()));
+        if let Some(stored) = loaded.map_err(|error| DiscoveryError::Folder(Arc::new(error)))? {
             known.state.restore(stored);
         }
         known.is_loaded = true;
+        Ok(())
     }
 
     async fn save(
@@ -233,24 +242,38 @@ impl PolicyCache {
         saved.map_err(|error| DiscoveryError::Folder(Arc::new(error)))
     }
 
-    /// What is known of the domain. Where that is too much, other domains are forgotten.
-    fn entry(&self, domain: &DomainName) -> Arc<tokio::sync::Mutex<Known>> {
+    /// What is known of the domain. Where that is too much, another domain is forgotten: one
+    /// without a policy, else the one whose policy ends first.
+    fn entry(&self, domain: &DomainName) -> Entry {
         let mut domains = self.domains();
         if let Some(entry) = domains.get(domain) {
             return entry.clone();
         }
         if domains.len() >= MAX_DOMAINS {
-            let unused = domains
-                .iter()
-                .find(|(_, entry)| Arc::strong_count(entry) == 1);
-            if let Some(unused) = unused.map(|(domain, _)| domain.clone()) {
-                domains.remove(&unused);
+            // Those in use are locked, or about to be.
+            let unused = domains.iter().filter_map(|(domain, entry)| {
+                let known = entry.try_lock().ok()?;
+                (Arc::strong_count(entry) == 1).then(|| (known.state.ends_at(), domain))
+            });
+            let first = unused.min().map(|(_, domain)| domain.clone());
+            if let Some(first) = first {
+                domains.remove(&first);
             }
         }
         domains.entry(domain.clone()).or_default().clone()
     }
 
-    fn domains(&self) -> MutexGuard<'_, HashMap<DomainName, Arc<tokio::sync::Mutex<Known>>>> {
+    /// Forgets the domain, of which nothing is known, unless another call uses this entry, or it
+    /// was replaced.
+    fn forget(&self, domain: &DomainName, entry: &Entry) {
+        let mut domains = self.domains();
+        let is_same = |kept: &Entry| Arc::ptr_eq(kept, entry) && Arc::strong_count(entry) == 2;
+        if domains.get(domain).is_some_and(is_same) {
+            domains.remove(domain);
+        }
+    }
+
+    fn domains(&self) -> MutexGuard<'_, HashMap<DomainName, Entry>> {
         // Nothing panics while the lock is held.
         self.shared
             .domains
@@ -336,7 +359,7 @@ impl DiscoveryError {
             }
             DiscoveryError::Fetch(error) => error.hint(),
             DiscoveryError::Folder(_) => {
-                "Give a folder that this program may write, with space left."
+                "Give a folder whose files this program may read and write, with space left."
             }
         }
     }
@@ -349,7 +372,7 @@ impl fmt::Display for DiscoveryError {
             DiscoveryError::Record(error) => error.fmt(f),
             DiscoveryError::Fetch(error) => error.fmt(f),
             DiscoveryError::Folder(error) => {
-                write!(f, "the MTA-STS policy cannot be stored: {error}")
+                write!(f, "a file of MTA-STS policies cannot be used: {error}")
             }
         }
     }
@@ -411,7 +434,7 @@ mod tests {
             is_fetched = true;
             fetched
         };
-        let found = cache.find_by(&domain(), now, async { record }, fetch).await;
+        let found = cache.find_by(&domain(), || now, record, fetch).await;
         let id = found.policy.map(|stored| stored.id.clone());
         (
             id,
@@ -480,11 +503,60 @@ mod tests {
         for number in 0..MAX_DOMAINS + 10 {
             let other = DomainName::new(&format!("d{number}.example")).unwrap();
             let fetch = async || Ok(policy(DAY));
-            cache
-                .find_by(&other, at(0), async { record("1") }, fetch)
-                .await;
+            cache.find_by(&other, || at(0), record("1"), fetch).await;
         }
         assert_eq!(cache.domains().len(), MAX_DOMAINS);
+    }
+
+    /// What makes place for another domain: one without a policy, then the policy that ends first.
+    #[tokio::test]
+    async fn the_policies_that_last_longest_are_kept() {
+        let cache = PolicyCache::new();
+        let find = async |domain: &str, fetched| {
+            let domain = DomainName::new(domain).unwrap();
+            let fetch = async || fetched;
+            let found = cache.find_by(&domain, || at(0), record("1"), fetch);
+            found.await.policy.is_some()
+        };
+        for number in 0..MAX_DOMAINS - 2 {
+            assert!(find(&format!("d{number}.example"), Ok(policy(3 * DAY))).await);
+        }
+        assert!(find("short.example", Ok(policy(2 * DAY))).await);
+        assert!(!find("failed.example", Err(failure())).await);
+        let is_known = |domain: &str| {
+            let domain = DomainName::new(domain).unwrap();
+            cache.domains().contains_key(&domain)
+        };
+        assert!(find("one.example", Ok(policy(3 * DAY))).await);
+        assert!(is_known("short.example") && !is_known("failed.example"));
+        assert!(find("two.example", Ok(policy(3 * DAY))).await);
+        assert!(!is_known("short.example"));
+        assert!(is_known("one.example") && is_known("two.example"));
+        assert!((0..MAX_DOMAINS - 2).all(|number| is_known(&format!("d{number}.example"))));
+    }
+
+    /// Each of two calls ends with nothing known, or one of them with a policy: it is kept.
+    #[tokio::test]
+    async fn a_call_without_a_policy_does_not_forget_that_of_another() {
+        let cache = PolicyCache::new();
+        let domain = domain();
+        let entry = cache.entry(&domain);
+        let locked = entry.lock().await;
+        let suppressed = find(&cache, at(0), Ok(None), Err(failure()));
+        let fetched = find(&cache, at(0), record("1"), Ok(policy(DAY)));
+        let mut both = std::pin::pin!(futures_util::future::join(suppressed, fetched));
+        // Both wait for the entry.
+        assert!(futures_util::poll!(&mut both).is_pending());
+        drop(locked);
+        drop(entry);
+        let (suppressed, fetched) = both.await;
+        assert_eq!(suppressed, (None, None, false));
+        assert_eq!(fetched, (id("1"), None, true));
+        let found = find(&cache, at(1), Ok(None), Err(failure())).await;
+        assert_eq!(found, (id("1"), None, false));
+        // An entry that was replaced is not forgotten, either.
+        cache.forget(&domain, &Entry::default());
+        assert_eq!(cache.domains().len(), 1);
     }
 
     #[tokio::test]
@@ -498,7 +570,7 @@ mod tests {
                 Ok(policy(DAY))
             };
             let domain = domain();
-            let found = cache.find_by(&domain, at(0), async { record("1") }, fetch);
+            let found = cache.find_by(&domain, || at(0), record("1"), fetch);
             assert!(found.await.policy.is_some());
         });
         futures_util::future::join_all(finding).await;
@@ -510,7 +582,7 @@ mod tests {
         let cache = PolicyCache::new();
         let domain = domain();
         let never = async || std::future::pending().await;
-        let finding = cache.find_by(&domain, at(0), async { record("1") }, never);
+        let finding = cache.find_by(&domain, || at(0), record("1"), never);
         let waited = tokio::time::timeout(Duration::from_millis(10), finding).await;
         assert!(waited.is_err());
         let found = find(&cache, at(0), record("1"), Ok(policy(DAY))).await;
@@ -538,6 +610,27 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_file_that_cannot_be_read_is_a_problem_until_it_can() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = PolicyCache::in_folder(folder.path()).unwrap();
+        find(&cache, at(0), record("1"), Ok(policy(7 * DAY))).await;
+        let file = folder.path().join("mta-sts.example.org");
+        let kept = folder.path().join("kept");
+        std::fs::rename(&file, &kept).unwrap();
+        std::fs::create_dir(&file).unwrap();
+        let cache = PolicyCache::in_folder(folder.path()).unwrap();
+        for _ in 0..2 {
+            let (found, problem, _) = find(&cache, at(1), Ok(None), Err(failure())).await;
+            assert_eq!(found, None);
+            assert!(problem.unwrap().contains("mta-sts.example.org: "));
+        }
+        std::fs::remove_dir(&file).unwrap();
+        std::fs::rename(&kept, &file).unwrap();
+        let found = find(&cache, at(2), Ok(None), Err(failure())).await;
+        assert_eq!(found, (id("1"), None, false));
+    }
+
+    #[tokio::test]
     async fn a_folder_that_cannot_be_written_is_a_problem() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("state");
@@ -545,7 +638,7 @@ mod tests {
         std::fs::remove_dir(&path).unwrap();
         let (found, problem, _) = find(&cache, at(0), record("1"), Ok(policy(DAY))).await;
         assert_eq!(found, id("1"));
-        assert!(problem.unwrap().contains("cannot be stored"));
+        assert!(problem.unwrap().contains("cannot be used"));
         std::fs::write(&path, "").unwrap();
         let error = PolicyCache::in_folder(&path).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Config);

@@ -40,25 +40,43 @@ impl Folder {
         self.0.join(format!("mta-sts.{domain}"))
     }
 
-    /// Reads the policy of a domain. `None` if there is no file, or it cannot be read, or it is
-    /// damaged.
-    pub(super) fn load(&self, domain: &DomainName) -> Option<StoredPolicy> {
+    /// Reads the policy of a domain. `None` if there is no file, or it is damaged.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read, so that it is not known whether there is a policy.
+    pub(super) fn load(&self, domain: &DomainName) -> io::Result<Option<StoredPolicy>> {
         let limit = MAX_HEAD + MAX_POLICY as u64;
-        let text = file::read(&self.path(domain), limit, Instant::now()).ok()?;
-        parse(std::str::from_utf8(&text).ok()?, domain)
+        let path = self.path(domain);
+        match file::read(&path, limit, Instant::now()) {
+            Ok(text) => Ok(parse(&String::from_utf8_lossy(&text), domain)),
+            Err(error) => match error.kind() {
+                io::ErrorKind::NotFound | io::ErrorKind::FileTooLarge => Ok(None),
+                _ => Err(at(&path, error)),
+            },
+        }
     }
 
     /// Writes the policy of a domain. The file is replaced as a whole, when its content is on the
     /// disk.
     pub(super) fn save(&self, domain: &DomainName, stored: &StoredPolicy) -> io::Result<()> {
-        let mut part = tempfile::Builder::new()
-            .prefix(".mta-sts-")
-            .tempfile_in(&self.0)?;
-        part.write_all(write(domain, stored).as_bytes())?;
-        part.as_file().sync_all()?;
-        part.persist(self.path(domain))?;
-        Ok(())
+        let path = self.path(domain);
+        let replace = || {
+            let mut part = tempfile::Builder::new()
+                .prefix(".mta-sts-")
+                .tempfile_in(&self.0)?;
+            part.write_all(write(domain, stored).as_bytes())?;
+            part.as_file().sync_all()?;
+            part.persist(&path)?;
+            Ok(())
+        };
+        replace().map_err(|error| at(&path, error))
     }
+}
+
+/// The error with the path of its file.
+fn at(path: &Path, error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 
 /// The content of a file: a line with a checksum of the rest, then domain, id and time, and the
@@ -120,12 +138,13 @@ mod tests {
     #[test]
     fn a_policy_is_written_and_read() {
         let (_parent, folder, domain, stored) = example();
-        assert_eq!(folder.load(&domain), None);
+        let load = |domain| folder.load(domain).unwrap();
+        assert_eq!(load(&domain), None);
         folder.save(&domain, &stored).unwrap();
-        assert_eq!(folder.load(&domain), Some(stored.clone()));
+        assert_eq!(load(&domain), Some(stored.clone()));
         let newer = StoredPolicy::new("2", stored.policy, stored.fetched_at);
         folder.save(&domain, &newer).unwrap();
-        assert_eq!(folder.load(&domain), Some(newer));
+        assert_eq!(load(&domain), Some(newer));
         // Nothing else is left.
         let files: Vec<_> = fs::read_dir(&folder.0).unwrap().collect();
         assert_eq!(files.len(), 1);
@@ -159,7 +178,7 @@ mod tests {
         let domain = DomainName::new(&labels.join(".")).unwrap();
         assert!(DomainName::new(&format!("mta-sts.{domain}")).is_ok());
         folder.save(&domain, &stored).unwrap();
-        assert_eq!(folder.load(&domain), Some(stored));
+        assert_eq!(folder.load(&domain).unwrap(), Some(stored));
     }
 
     /// Each byte changed, each end cut off, and files of another domain or kind.
@@ -169,7 +188,7 @@ mod tests {
         let intact = write(&domain, &stored).into_bytes();
         let load = |bytes: &[u8]| {
             fs::write(folder.path(&domain), bytes).unwrap();
-            folder.load(&domain)
+            folder.load(&domain).unwrap()
         };
         assert_eq!(load(&intact), Some(stored.clone()));
         for at in 0..intact.len() {
@@ -189,9 +208,20 @@ mod tests {
         ] {
             assert_eq!(load(&bytes), None);
         }
-        fs::remove_file(folder.path(&domain)).unwrap();
+    }
+
+    /// What cannot be read may be a policy.
+    #[test]
+    fn a_file_that_cannot_be_read_is_an_error() {
+        let (_parent, folder, domain, stored) = example();
         fs::create_dir(folder.path(&domain)).unwrap();
-        assert_eq!(folder.load(&domain), None);
-        assert!(folder.save(&domain, &stored).is_err());
+        let failures = [
+            folder.load(&domain).map(|_| ()),
+            folder.save(&domain, &stored),
+        ];
+        for failure in failures {
+            let text = failure.unwrap_err().to_string();
+            assert!(text.contains("mta-sts.example.com: "), "{text}");
+        }
     }
 }

@@ -98,6 +98,12 @@ impl PolicyState {
         self.stored.as_ref().filter(|stored| stored.is_valid(now))
     }
 
+    /// When the lifetime of the policy ends. `None` without a policy.
+    pub(super) fn ends_at(&self) -> Option<SystemTime> {
+        let stored = self.stored.as_ref()?;
+        stored.fetched_at.checked_add(stored.policy.max_age)
+    }
+
     /// Whether the policy with this id, which the record has now, is to be fetched: it is not
     /// stored, or was fetched a day ago or half of its lifetime. After a failure, a policy with the
     /// same id is fetched again after 5 minutes.
