@@ -1,7 +1,5 @@
 //! `probe --mx`: what a domain publishes, and whether its servers meet it.
 
-use std::net::SocketAddr;
-
 use envoi::Endpoint;
 use envoi::mx::mta_sts::Policy;
 use envoi::mx::{Answer, DomainName, LookupError, Resolver, TlsaRecord};
@@ -39,15 +37,15 @@ pub async fn run(domain: &str, options: &Options) -> Result<u8, Failure> {
 
 fn resolver(options: &Options) -> Result<Resolver, Failure> {
     let mut resolver = match &options.resolver {
-        Some(server) => Resolver::new(server.parse::<SocketAddr>().map_err(|_| {
-            Failure::request("--resolver takes IP:PORT, with an IPv6 address in brackets")
-        })?),
+        Some(address) => address
+            .parse()
+            .map_err(|error| Failure::from(error).of("--resolver"))?,
         None => Resolver::system()?,
     };
     if let Some(path) = &options.dnssec_anchor {
-        let anchors = std::fs::read_to_string(path)
-            .map_err(|error| Failure::input(format!("--dnssec-anchor cannot be read: {error}")))?;
-        resolver = resolver.anchors(&anchors)?;
+        resolver = resolver
+            .anchor_file(path)
+            .map_err(|error| Failure::from(error).of("--dnssec-anchor"))?;
     }
     if let Some(timeout) = options.timeout.as_deref() {
         resolver = resolver.timeout(crate::timeout(timeout)?);

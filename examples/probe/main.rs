@@ -59,7 +59,8 @@ struct Options {
     /// The selector whose DKIM key is looked up
     #[arg(long, value_name = "NAME")]
     selector: Option<String>,
-    /// The resolver to ask in place of the system's; an IPv6 address in brackets
+    /// The resolver to ask in place of the system's: 192.0.2.53:53 or [2001:db8::53]:53; the port
+    /// may be left out
     #[arg(long, value_name = "IP:PORT")]
     resolver: Option<String>,
     /// A file with the keys that DNSSEC is validated from, DS or DNSKEY records, in place of the

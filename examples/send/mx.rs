@@ -1,7 +1,5 @@
 //! `--mx`: to the servers of each recipient's domain.
 
-use std::net::{IpAddr, SocketAddr};
-
 use envoi::mx::mta_sts::PolicyCache;
 use envoi::mx::{MxClient, Resolver};
 use envoi::{Endpoint, Message};
@@ -36,34 +34,18 @@ pub async fn send(client: MxClient, message: Message<'_>) -> Result<Success, Fai
 
 fn resolver(options: &Options, endpoint: &Endpoint) -> Result<Resolver, Failure> {
     let mut resolver = match &options.resolver {
-        Some(text) => Resolver::new(address(text)?),
+        Some(address) => address
+            .parse()
+            .map_err(|error| Failure::from(error).of("--resolver"))?,
         None => Resolver::system()?,
     };
     if let Some(path) = &options.dnssec_anchor {
-        let text = std::fs::read_to_string(path).map_err(|error| {
-            Failure::config(format!(
-                "the file of --dnssec-anchor cannot be read: {error}"
-            ))
-        })?;
-        resolver = resolver.anchors(&text)?;
+        resolver = resolver
+            .anchor_file(path)
+            .map_err(|error| Failure::from(error).of("--dnssec-anchor"))?;
     }
     if options.timeout.is_some() {
         resolver = resolver.timeout(endpoint.get_timeouts().connect);
     }
     Ok(resolver)
-}
-
-/// `192.0.2.53:53` or `[2001:db8::53]:53`; the port may be left out.
-fn address(text: &str) -> Result<SocketAddr, Failure> {
-    let bare = text
-        .strip_prefix('[')
-        .and_then(|text| text.strip_suffix(']'));
-    let host = || bare.unwrap_or(text).parse::<IpAddr>().ok();
-    text.parse()
-        .ok()
-        .or_else(|| host().map(|host| SocketAddr::new(host, 53)))
-        .ok_or_else(|| {
-            Failure::request("--resolver takes an IP address and a port")
-                .with_hint("For example 127.0.0.1:53 or [::1]:53.")
-        })
 }

@@ -28,7 +28,8 @@ pub struct Options {
     /// Send to the servers of each recipient's domain, in place of --url
     #[arg(long)]
     pub mx: bool,
-    /// With --mx: the resolver, in place of the system's: 192.0.2.53:53 or [2001:db8::53]:53
+    /// With --mx: the resolver, in place of the system's: 192.0.2.53:53 or [2001:db8::53]:53; the
+    /// port may be left out
     #[arg(long, value_name = "IP:PORT", requires = "mx")]
     pub resolver: Option<String>,
     /// With --mx: a file with the trust anchors of DNSSEC (DS or DNSKEY records), in place of the

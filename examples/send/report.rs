@@ -67,6 +67,12 @@ impl Failure {
         )
     }
 
+    /// Names the option that it is about.
+    pub fn of(mut self, option: &str) -> Self {
+        self.message = format!("{option}: {}", self.message);
+        self
+    }
+
     pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self

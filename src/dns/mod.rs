@@ -12,6 +12,7 @@ pub(crate) mod fields;
 mod name;
 mod reply;
 mod resolver;
+mod settings;
 mod system;
 #[cfg(test)]
 mod tests;

@@ -2,11 +2,9 @@
 
 use std::net::SocketAddr;
 
-use crate::error::{Error, ErrorKind, Phase, Result};
-
-/// The port of DNS.
 #[cfg(unix)]
-const PORT: u16 = 53;
+use super::settings::PORT;
+use crate::error::{Error, ErrorKind, Phase, Result};
 
 /// The resolvers of `/etc/resolv.conf`.
 #[cfg(unix)]

@@ -1465,11 +1465,11 @@ async fn send_refuses_options_that_do_not_go_with_mx() {
         (&["--mx", "--dane", "maybe"], "--dane takes on or off"),
         (
             &["--mx", "--resolver", "localhost"],
-            "--resolver takes an IP address and a port",
+            "--resolver: the resolver is not given by its IP address",
         ),
         (
-            &["--mx", "--resolver", "::1:53:1:"],
-            "--resolver takes an IP address and a port",
+            &["--mx", "--resolver", "::1:5377"],
+            "--resolver: it is not clear whether",
         ),
         (
             &["--url", "smtp://h", "--dane", "on"],
@@ -1492,6 +1492,49 @@ async fn send_refuses_options_that_do_not_go_with_mx() {
         let message = json["error"]["message"].as_str().unwrap();
         assert!(message.starts_with(says), "{options:?}: {message}");
         assert!(json["error"]["hint"].as_str().is_some(), "{json}");
+    }
+}
+
+/// By `send` and `probe` alike, before anything is looked up.
+#[tokio::test]
+async fn anchors_and_resolvers_that_cannot_be_used_are_named_with_a_hint() {
+    let folder = tempfile::tempdir().unwrap();
+    let empty = file_in(&folder, "empty", b"");
+    let other = file_in(&folder, "other", b"example. IN A 192.0.2.1\n");
+    let message = ["--from", "me@example.org", "--to", "you@example.com"];
+    for (option, value, code, says) in [
+        (
+            "--dnssec-anchor",
+            "/no/such/file",
+            66,
+            "--dnssec-anchor: /no/such/file: ",
+        ),
+        ("--dnssec-anchor", &empty, 78, "there are none"),
+        ("--dnssec-anchor", &other, 78, "one is of the type A"),
+        ("--resolver", "[::1]:0", 64, "the port of the resolver is 0"),
+        ("--resolver", "::1:53", 64, "ends with a port"),
+        (
+            "--resolver",
+            "dns.example.org",
+            64,
+            "is not given by its IP address",
+        ),
+    ] {
+        let options = [option, value, "--json"];
+        for (program, arguments) in [
+            ("send", [&["--mx"], &message[..], &options].concat()),
+            ("probe", [&["--mx", "example.org"], &options[..]].concat()),
+        ] {
+            let run = program::run(program, &arguments, b"", &[]).await;
+            run.exits_with(code).says(says).says("  hint: ");
+            let json = run.json();
+            let message = json["error"]["message"].as_str().unwrap();
+            assert!(message.contains(says), "{message}");
+            assert!(json["error"]["hint"].as_str().is_some(), "{json}");
+            if option == "--dnssec-anchor" {
+                assert!(message.contains(value), "{message}");
+            }
+        }
     }
 }
 

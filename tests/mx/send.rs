@@ -178,18 +178,3 @@ async fn send_says_what_became_of_each_domain_in_any_order() {
         assert!(seen.iter().all(|error| *error == seen[0]), "{seen:#?}");
     }
 }
-
-#[tokio::test]
-#[ignore = "needs root, NSD and Unbound"]
-async fn send_refuses_anchors_that_cannot_be_used() {
-    let anchors = ["--dnssec-anchor", "/nothing-there", "--json"];
-    let envelope = ["--from", "a@example.org", "--to", "b@example.org"];
-    let run = program::run(
-        "send",
-        &[&["--mx"], &anchors[..], &envelope].concat(),
-        b"",
-        &[],
-    )
-    .await;
-    run.exits_with(78);
-}
