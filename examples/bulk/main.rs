@@ -14,6 +14,8 @@ mod password;
 mod recipients;
 mod signals;
 mod template;
+#[path = "../trust/mod.rs"]
+mod trust;
 
 use std::collections::{HashMap, HashSet};
 use std::error::Error as _;
@@ -117,7 +119,9 @@ struct Counts {
 }
 
 async fn run(options: &Options) -> Result<u8, Failure> {
-    let pool = pool(options)?;
+    let endpoint = endpoint(options)?;
+    let trusted = trust::check(endpoint.get_tls().get_trust());
+    let pool = pool(options, endpoint)?;
     let recipients = Recipients::read(&options.recipients)?;
     let template = std::fs::read(&options.template)
         .map_err(|error| Failure::new(66, format!("--template cannot be read: {error}")))?;
@@ -136,7 +140,16 @@ async fn run(options: &Options) -> Result<u8, Failure> {
     mailing.check().await?;
     let journal = Journal::open_for(&options.journal, mailing.template.bytes()).await?;
     let (lines, counts) = lines(&mailing.recipients, &journal, options.resend_unknown);
-    let mut end = send(&pool, &journal, &mailing, &lines).await;
+    let mut end = match trusted {
+        Ok(()) => send(&pool, &journal, &mailing, &lines).await,
+        Err(error) => {
+            print_error(&error.to_string());
+            End {
+                failure: Some(error.exit_code()),
+                ..End::default()
+            }
+        }
+    };
     // What is known is recorded, whatever has happened.
     if let Err(error) = journal.sync().await {
         end.journal_failure.get_or_insert(error.into());
@@ -178,7 +191,7 @@ impl Mailing {
     }
 }
 
-fn pool(options: &Options) -> Result<Pool, Failure> {
+fn endpoint(options: &Options) -> Result<Endpoint, Failure> {
     let mut endpoint = Endpoint::from_url(&options.url)?.send_window(WINDOW);
     if !options.trust.is_empty() {
         endpoint = endpoint.trust(options.trust.iter().fold(Trust::empty(), Trust::path));
@@ -186,6 +199,10 @@ fn pool(options: &Options) -> Result<Pool, Failure> {
     if let Some(path) = &options.password_file {
         endpoint = endpoint.password(password(path)?);
     }
+    Ok(endpoint)
+}
+
+fn pool(options: &Options, endpoint: Endpoint) -> Result<Pool, Failure> {
     let mut client = Client::new(endpoint);
     if let Some(rate) = &options.rate {
         client = client.rate_limit(options::rate(rate)?);

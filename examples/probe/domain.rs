@@ -7,15 +7,17 @@ use envoi::probe::{DomainReport, Inspector, Published, ServerReport, SessionRepo
 use envoi::tls::{TlsSettings, Trust};
 use serde_json::{Value, json};
 
-use crate::Options;
 use crate::report::{self, Failure};
+use crate::{Options, trust};
 
 /// Examines the domain and prints the report. 0 if nothing needs to change, 75 if a lookup failed,
 /// else 69.
 pub async fn run(domain: &str, options: &Options) -> Result<u8, Failure> {
     let request = |error: envoi::mx::DomainNameError| Failure::request(error.to_string());
     let domain = DomainName::new(domain).map_err(request)?;
-    let mut inspector = Inspector::new(resolver(options)?).tls(tls(options));
+    let tls = tls(options);
+    trust::check(tls.get_trust())?;
+    let mut inspector = Inspector::new(resolver(options)?).tls(tls);
     if let Some(selector) = &options.selector {
         DomainName::new(selector).map_err(request)?;
         inspector = inspector.selector(selector);

@@ -11,6 +11,8 @@ mod domain;
 #[path = "../password/mod.rs"]
 mod password;
 mod report;
+#[path = "../trust/mod.rs"]
+mod trust;
 
 use std::ffi::OsString;
 use std::net::Ipv6Addr;
@@ -204,6 +206,7 @@ fn endpoint(options: &Options) -> Result<Endpoint, Failure> {
             |error| Failure::config(password::unreadable("--trust-password-file", &error));
         endpoint = endpoint.trust_password(password::read(path, until).map_err(failure)?);
     }
+    trust::check(endpoint.get_tls().get_trust())?;
     if let Some(name) = &options.helo {
         endpoint = endpoint.client_name(ClientName::new(name)?);
     }

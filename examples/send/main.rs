@@ -13,6 +13,8 @@ mod options;
 mod password;
 mod progress;
 mod report;
+#[path = "../trust/mod.rs"]
+mod trust;
 
 use std::ffi::OsString;
 use std::fmt::Display;
@@ -77,6 +79,7 @@ async fn send(
         None => Endpoint::new(""),
     };
     let mut endpoint = settings(options, base)?;
+    trust::check(endpoint.get_tls().get_trust())?;
     let mx_client = match options.mx {
         true => Some(mx::client(options, &endpoint)?),
         false => None,

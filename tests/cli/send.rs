@@ -1495,6 +1495,60 @@ async fn send_refuses_options_that_do_not_go_with_mx() {
     }
 }
 
+/// Even where no certificate is verified.
+#[tokio::test]
+async fn trust_that_cannot_be_read_is_found_before_anything_is_looked_up() {
+    let server = Server::builder().plaintext().start().await.unwrap();
+    let dns = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let resolver = dns.local_addr().unwrap().to_string();
+    let url = format!("smtp://127.0.0.1:{}?tls=none", server.port());
+    let place = format!("127.0.0.1:{}", server.port());
+    let folder = tempfile::tempdir().unwrap();
+    let empty = folder.path().join("folder");
+    std::fs::create_dir(&empty).unwrap();
+    let empty = empty.to_str().unwrap();
+    let garbage = file_in(&folder, "garbage", b"not a certificate");
+    let message = ["--from", "me@example.org", "--to", "you@example.com"];
+    let template = "From: me@example.org\r\nTo: {{email}}\r\n\r\nHello.\r\n";
+    let template = file_in(&folder, "template.eml", template.as_bytes());
+    let list = file_in(&folder, "list.csv", b"email\nyou@example.com\n");
+    let journal = folder.path().join("journal");
+    let mailing = [
+        "--url",
+        &url,
+        "--template",
+        &template,
+        "--recipients",
+        &list,
+        "--journal",
+        journal.to_str().unwrap(),
+    ];
+    let of_mx = ["--resolver", &resolver];
+    for trust in ["/no/such/file", empty, &garbage] {
+        for (program, arguments) in [
+            ("send", [&["--url", &url], &message[..]].concat()),
+            ("send", vec!["--url", &url, "--check"]),
+            ("send", [&["--mx"], &message[..], &of_mx].concat()),
+            (
+                "send",
+                [&["--mx", "--mta-sts", "off"], &message[..], &of_mx].concat(),
+            ),
+            ("probe", vec![&place]),
+            ("probe", vec!["--url", &url]),
+            ("probe", [&["--mx", "example.org"], &of_mx[..]].concat()),
+            ("bulk", mailing.to_vec()),
+        ] {
+            let arguments = [&arguments[..], &["--trust", trust]].concat();
+            let run = program::run(program, &arguments, b"", &[]).await;
+            assert_eq!(run.code, 78, "{arguments:?}: {}", run.stderr);
+            run.says(trust);
+        }
+    }
+    assert!(server.connections().is_empty());
+    dns.set_nonblocking(true).unwrap();
+    assert!(dns.recv(&mut [0; 512]).is_err(), "a question was asked");
+}
+
 /// By `send` and `probe` alike, before anything is looked up.
 #[tokio::test]
 async fn anchors_and_resolvers_that_cannot_be_used_are_named_with_a_hint() {
