@@ -98,7 +98,9 @@ impl fmt::Debug for Resolver {
 
 impl Resolver {
     /// Asks the resolvers of the system: those of `/etc/resolv.conf`, or the one on this machine if
-    /// there are none.
+    /// there are none. The file is read once; a later change is not noticed.
+    ///
+    /// Blocks on file I/O, for one small file.
     ///
     /// # Errors
     ///

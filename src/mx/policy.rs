@@ -6,7 +6,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::lookup::Hosts;
-use super::mta_sts::{Discovery, Mode, StoredPolicy};
+use super::mta_sts::{Discovery, Mode, MxPattern, StoredPolicy};
 use super::problem::lookup_failed;
 use super::receipt::MxPolicy;
 use super::tls_report::AppliedPolicy;
@@ -15,6 +15,9 @@ use crate::dns::{Addresses, Answer, DomainName, LookupError, Resolver};
 use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::tls::Security;
 use crate::tls::dane::{Dane, TlsaRecord};
+
+/// The maximum number of hosts of a policy that an error names.
+const MAX_LISTED: usize = 10;
 
 /// How the connections to a host are protected.
 #[derive(Clone, Debug)]
@@ -89,9 +92,8 @@ impl HostPolicy {
         // An older policy applies where the one of now cannot be had.
         let problem = found.problem.as_ref();
         let problem = problem.map_or_else(String::new, |problem| format!("; {problem}"));
-        let listed: Vec<_> = stored.policy.mx.iter().map(ToString::to_string).collect();
         let unlisted = (!stored.policy.allows(host)).then(|| {
-            let listed = listed.join(", ");
+            let listed = list(&stored.policy.mx);
             format!("the MTA-STS policy of {domain} does not list {host}, but {listed}")
         });
         if found.is_enforced() {
@@ -188,6 +190,21 @@ impl HostPolicy {
             );
         }
         error.context(format_args!("{policy} ({})", self.reason))
+    }
+}
+
+/// The first of these patterns, as text. A policy may have thousands.
+fn list(patterns: &[MxPattern]) -> String {
+    let shown: Vec<_> = patterns
+        .iter()
+        .take(MAX_LISTED)
+        .map(MxPattern::to_string)
+        .collect();
+    let more = patterns.len() - shown.len();
+    let shown = shown.join(", ");
+    match more {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
     }
 }
 
@@ -374,6 +391,20 @@ mod tests {
             assert!(matches!(none.protection, Protection::Opportunistic));
             assert!(none.reason.contains("has no MTA-STS policy"));
         }
+    }
+
+    #[test]
+    fn an_error_names_some_of_many_hosts() {
+        let patterns: Vec<MxPattern> = (0..8000)
+            .map(|number| format!("mx{number}.example.org").parse().unwrap())
+            .collect();
+        let text = list(&patterns);
+        assert!(
+            text.starts_with("mx0.example.org, mx1.example.org, "),
+            "{text}"
+        );
+        assert!(text.ends_with(", mx9.example.org and 7990 more"), "{text}");
+        assert_eq!(list(&patterns[..2]), "mx0.example.org, mx1.example.org");
     }
 
     /// RFC 7672, 2.2: unusable records require TLS, and authenticate the host no more than none.

@@ -458,6 +458,34 @@ mod tests {
         assert_eq!(found, (id("2"), None, true));
     }
 
+    /// RFC 8461, 8.3: the mode none replaces a policy that is enforced.
+    #[tokio::test]
+    async fn a_policy_is_withdrawn_by_the_mode_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = PolicyCache::in_folder(folder.path()).unwrap();
+        let none: Policy = "version: STSv1\nmode: none\nmax_age: 86400"
+            .parse()
+            .unwrap();
+        let mode = async |cache: &PolicyCache, record: Record, fetched| {
+            let fetch = async || fetched;
+            let found = cache.find_by(&domain(), || at(0), record, fetch).await;
+            (
+                found.policy.as_ref().unwrap().policy.mode,
+                found.is_enforced(),
+            )
+        };
+        let enforced = mode(&cache, record("1"), Ok(policy(7 * DAY))).await;
+        assert_eq!(enforced, (Mode::Enforce, true));
+        let withdrawn = mode(&cache, record("2"), Ok(none)).await;
+        assert_eq!(withdrawn, (Mode::None, false));
+        // Without a record, and in a later process, the old one does not come back.
+        let later = PolicyCache::in_folder(folder.path()).unwrap();
+        for cache in [cache, later] {
+            let kept = mode(&cache, Ok(None), Err(failure())).await;
+            assert_eq!(kept, (Mode::None, false));
+        }
+    }
+
     /// An attacker who suppresses the record, or the fetch, changes nothing.
     #[tokio::test]
     async fn a_stored_policy_outlives_all_failures() {
