@@ -24,7 +24,7 @@ pub struct TlsEvent {
     pub mx_host: Option<DomainName>,
     /// The address of the server.
     pub address: Option<IpAddr>,
-    /// The address from which it was connected to.
+    /// The address from which it was connected to; `None` through a proxy.
     pub local_address: Option<IpAddr>,
     /// What failed; `None` for a success.
     pub failure: Option<TlsFailure>,
@@ -75,15 +75,16 @@ pub enum PolicyType {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum ResultType {
-    /// The server does not offer STARTTLS.
+    /// The server does not offer STARTTLS, or refuses it.
     StartTlsNotSupported,
-    /// The certificate is not for the name of the server, or the policy does not list the server.
+    /// The certificate is not for the name of the server.
     CertificateHostMismatch,
     /// The certificate has expired.
     CertificateExpired,
     /// The certificate is not trusted for another reason.
     CertificateNotTrusted,
-    /// TLS failed for a reason without a type of its own.
+    /// TLS failed for a reason without a type of its own, or the policy of MTA-STS does not list the
+    /// server.
     ValidationFailure,
     /// None of the TLSA records is valid or matches.
     TlsaInvalid,

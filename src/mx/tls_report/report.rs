@@ -41,8 +41,9 @@ pub struct PolicyReport {
     pub successful_sessions: u64,
     /// The number of those that failed.
     pub failed_sessions: u64,
-    /// The failures by their kind and place. Beyond a thousand kinds, failures are counted in
-    /// `failed_sessions` only.
+    /// The failures by their kind and place. Where the [limits](super::TlsReports) are reached, a
+    /// failure of another kind is counted in `failed_sessions` only, which is then greater than the
+    /// sum of these sessions.
     pub failures: Vec<FailureDetail>,
 }
 
@@ -96,7 +97,8 @@ impl TlsReport {
     /// of the report and the sender's.
     pub fn subject(&self, sender: &DomainName) -> String {
         let mut subject = format!("Report Domain: {} Submitter: {sender}", self.domain);
-        let _ = write!(subject, " Report-ID: <{}>", self.report_id);
+        // In the form of a Message-ID.
+        let _ = write!(subject, " Report-ID: <{}@{sender}>", self.report_id);
         subject
     }
 }

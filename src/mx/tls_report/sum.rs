@@ -18,17 +18,28 @@ const MAX_POLICIES: usize = 100;
 /// The maximum number of kinds of failures under a policy.
 const MAX_FAILURES: usize = 1000;
 
+/// The maximum size of all that is kept, in bytes. Senders of mail choose its domains, and those
+/// their policies.
+const MAX_SIZE: usize = 64 * 1024 * 1024;
+
+/// The size of an entry without its texts, by estimate.
+const ENTRY_SIZE: usize = 256;
+
 /// Sums events up for the reports of each day and domain, in memory.
 ///
 /// A day is one of UTC. Events may come in any order. What it holds is limited: to 100,000 domains
-/// and days, to 100 policies for each, and to 1000 kinds of failures under a policy. Events beyond
-/// the first two are counted in [`ignored`](Self::ignored).
+/// and days, to 100 policies for each, to 1000 kinds of failures under a policy, and to about 64
+/// MiB in all. An event of a domain or policy for which there is no space is counted in
+/// [`ignored`](Self::ignored) alone, and a failure of such a kind in
+/// [`PolicyReport::failed_sessions`] alone.
 #[derive(Clone, Debug)]
 pub struct TlsReports {
     organization_name: String,
     contact_info: String,
     /// By the number of the day since 1970, and the domain.
     days: BTreeMap<(u64, DomainName), Policies>,
+    /// The sum of the sizes of all entries.
+    size: usize,
     ignored: u64,
 }
 
@@ -56,6 +67,7 @@ impl TlsReports {
             organization_name: organization_name.into(),
             contact_info: contact_info.into(),
             days: BTreeMap::new(),
+            size: 0,
             ignored: 0,
         }
     }
@@ -63,15 +75,20 @@ impl TlsReports {
     /// Adds an event to the day of its time.
     pub fn add(&mut self, event: &TlsEvent) {
         let key = (day(event.time), event.domain.clone());
-        if self.days.len() >= MAX_DOMAINS && !self.days.contains_key(&key) {
-            self.ignored = self.ignored.saturating_add(1);
-            return;
+        let policies = self.days.get(&key);
+        if !policies.is_some_and(|policies| policies.contains_key(&event.policy)) {
+            let size = self.size + key_size(&key) + policy_size(&event.policy);
+            let is_full = match policies {
+                Some(policies) => policies.len() >= MAX_POLICIES,
+                None => self.days.len() >= MAX_DOMAINS,
+            };
+            if is_full || size > MAX_SIZE {
+                self.ignored = self.ignored.saturating_add(1);
+                return;
+            }
+            self.size = size;
         }
         let policies = self.days.entry(key).or_default();
-        if policies.len() >= MAX_POLICIES && !policies.contains_key(&event.policy) {
-            self.ignored = self.ignored.saturating_add(1);
-            return;
-        }
         let results = policies.entry(event.policy.clone()).or_default();
         let Some(failure) = &event.failure else {
             results.successes += 1;
@@ -84,8 +101,14 @@ impl TlsReports {
             address: event.address,
             local_address: event.local_address,
         };
-        if results.details.len() < MAX_FAILURES || results.details.contains_key(&detail) {
-            *results.details.entry(detail).or_default() += 1;
+        if let Some(sessions) = results.details.get_mut(&detail) {
+            *sessions += 1;
+            return;
+        }
+        let size = self.size + detail_size(&detail);
+        if results.details.len() < MAX_FAILURES && size <= MAX_SIZE {
+            results.details.insert(detail, 1);
+            self.size = size;
         }
     }
 
@@ -117,12 +140,41 @@ impl TlsReports {
     pub fn forget_until(&mut self, time: SystemTime) {
         let day = day(time);
         self.days.retain(|(other, _), _| *other > day);
+        self.size = self.days.iter().map(day_size).sum();
     }
 
     /// The number of events that were not counted, for the limits.
     pub fn ignored(&self) -> u64 {
         self.ignored
     }
+}
+
+/// The size of a domain in a day, with all that is known of it.
+fn day_size((key, policies): (&(u64, DomainName), &Policies)) -> usize {
+    let size = |(policy, results): (&AppliedPolicy, &Results)| {
+        let details = results.details.keys().map(detail_size);
+        key_size(key) + policy_size(policy) + details.sum::<usize>()
+    };
+    policies.iter().map(size).sum()
+}
+
+/// The size of a key, which is counted for each policy.
+fn key_size((_, domain): &(u64, DomainName)) -> usize {
+    ENTRY_SIZE + domain.as_str().len()
+}
+
+fn policy_size(policy: &AppliedPolicy) -> usize {
+    let texts = policy.strings.iter().chain(&policy.mx_hosts);
+    let texts = texts.map(|text| size_of::<String>() + text.len());
+    ENTRY_SIZE + policy.domain.as_str().len() + texts.sum::<usize>()
+}
+
+fn detail_size(detail: &Detail) -> usize {
+    let host = detail
+        .mx_host
+        .as_ref()
+        .map_or(0, |host| host.as_str().len());
+    ENTRY_SIZE + host + detail.failure.reason.len()
 }
 
 /// The number of the day since 1970; that of dates before is 0, and the last has a year of four
@@ -283,7 +335,7 @@ mod tests {
         assert_eq!(
             report.subject(&sender),
             "Report Domain: company-y.example Submitter: mail.company-x.example \
-             Report-ID: <2016-04-01_company-y.example>"
+             Report-ID: <2016-04-01_company-y.example@mail.company-x.example>"
         );
     }
 
@@ -356,6 +408,51 @@ mod tests {
             reports.add(&TlsEvent::new(time, domain, none.clone()));
         }
         assert_eq!((reports.days.len(), reports.ignored()), (MAX_DOMAINS, 2));
+    }
+
+    /// Policies and reasons are texts of others.
+    #[test]
+    fn the_size_of_all_is_limited() {
+        let domain = name("example.org");
+        let time = at("2026-11-27T00:00:00Z");
+        let later = at("2026-11-28T00:00:00Z");
+        let event = |number: usize, time| {
+            let domain = name(&format!("d{number}.example"));
+            let policy = AppliedPolicy::tlsa(domain.clone(), ["x".repeat(1 << 20)]);
+            TlsEvent::new(time, domain, policy)
+        };
+        let mut reports = reports();
+        for number in 0..100 {
+            reports.add(&event(number, time));
+        }
+        assert_eq!((reports.days.len(), reports.ignored()), (63, 37));
+        // What is known is counted all the same, and what is small has space.
+        reports.add(&event(62, time));
+        assert_eq!(reports.ignored(), 37);
+        let none = TlsEvent::new(time, domain.clone(), AppliedPolicy::none(domain.clone()));
+        for number in 0..10 {
+            let reason = format!("{number}{}", "x".repeat(1 << 18));
+            let failed = none.clone().with_failure(ResultType::TlsaInvalid, reason);
+            (0..2).for_each(|_| reports.add(&failed));
+        }
+        let report = reports.report(&domain, time).unwrap();
+        let kept: u64 = report.policies[0]
+            .failures
+            .iter()
+            .map(|kind| kind.sessions)
+            .sum();
+        assert_eq!((report.policies[0].failed_sessions, kept), (20, 6));
+        let sum = |reports: &TlsReports| reports.days.iter().map(day_size).sum::<usize>();
+        assert_eq!(reports.size, sum(&reports));
+        assert!(reports.size <= MAX_SIZE);
+        // Another day has no space until this one is forgotten.
+        reports.add(&event(0, later));
+        assert_eq!(reports.ignored(), 38);
+        reports.forget_until(time);
+        assert_eq!(reports.size, 0);
+        reports.add(&event(0, later));
+        assert_eq!((reports.days.len(), reports.ignored()), (1, 38));
+        assert_eq!(reports.size, sum(&reports));
     }
 
     fn event() -> impl Strategy<Value = TlsEvent> {
