@@ -11,7 +11,7 @@ use crate::diagnose::certificate as renewal;
 use crate::diagnose::check::{SessionFacts, for_session};
 use crate::error::Result;
 use crate::proto::{Capabilities, Mechanism, Protocol, Transcript};
-use crate::tls::{CertificateUse, Security, TlsInfo, UsedCertificate};
+use crate::tls::{CertificateUse, PlaintextReason, Security, TlsInfo, UsedCertificate};
 use crate::{Client, Connection, Endpoint};
 
 /// The result of a check: how messages would be sent, and what to improve.
@@ -25,7 +25,7 @@ pub struct CheckReport {
     /// What protects the connection; `None` for plaintext.
     pub tls: Option<TlsInfo>,
     /// Why an opportunistic connection is not encrypted.
-    pub plaintext_reason: Option<String>,
+    pub plaintext_reason: Option<PlaintextReason>,
     /// The SASL mechanism of the login, if there was one.
     pub mechanism: Option<Mechanism>,
     /// The extensions that the server offers, such as its [limit of the message
@@ -96,7 +96,7 @@ impl CheckReport {
         Ok(CheckReport {
             server: endpoint.server_name(),
             tls: connection.tls().cloned(),
-            plaintext_reason: connection.plaintext_reason().map(str::to_owned),
+            plaintext_reason: connection.plaintext_reason().cloned(),
             mechanism: connection.mechanism(),
             capabilities: connection.capabilities().clone(),
             certificates,

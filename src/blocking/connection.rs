@@ -8,7 +8,7 @@ use super::send_all::Outcomes;
 use super::{DataWriter, send_all};
 use crate::error::Result;
 use crate::proto::{Capabilities, Mechanism, Reply, SaslExchange, Transaction, Transcript};
-use crate::tls::TlsInfo;
+use crate::tls::{PlaintextReason, TlsInfo};
 use crate::{Address, Credentials, Endpoint, Message, Receipt};
 
 /// A session with a server: set up, secured and logged in, ready for any number of messages. The
@@ -256,7 +256,7 @@ impl Connection {
 
     /// Why a connection with [`Security::Opportunistic`](crate::tls::Security::Opportunistic) is
     /// not encrypted.
-    pub fn plaintext_reason(&self) -> Option<&str> {
+    pub fn plaintext_reason(&self) -> Option<&PlaintextReason> {
         self.0.plaintext_reason()
     }
 

@@ -47,7 +47,7 @@ use crate::proto::{
 };
 use crate::receipt::{Delivery, Effort, Receipt, SessionInfo};
 use crate::telemetry::Host;
-use crate::tls::TlsInfo;
+use crate::tls::{PlaintextReason, TlsInfo};
 use crate::{Address, Endpoint, SendWindow, telemetry};
 use call::CallGuard;
 use clock::{Clock, LimitKind};
@@ -59,9 +59,7 @@ pub use data_writer::DataWriter;
 pub(crate) use in_flight::Settled;
 #[cfg(feature = "pool")]
 pub(crate) use send_all::{Admission, Incoming, Renewal, send_all};
-#[cfg(feature = "mx")]
-pub(crate) use setup::NO_STARTTLS;
-pub(crate) use setup::{client_name, connector_for, open, within};
+pub(crate) use setup::{connector_for, open, within};
 
 /// A session with a server: set up, secured and logged in, ready for any number of messages.
 ///
@@ -454,8 +452,8 @@ impl Connection {
 
     /// Why a connection with [`Security::Opportunistic`](crate::tls::Security::Opportunistic) is
     /// not encrypted.
-    pub fn plaintext_reason(&self) -> Option<&str> {
-        self.info.plaintext_reason.as_deref()
+    pub fn plaintext_reason(&self) -> Option<&PlaintextReason> {
+        self.info.plaintext_reason.as_ref()
     }
 
     /// The SASL mechanism that logged in; `None` without a login.

@@ -14,13 +14,10 @@ use super::clock::Clock;
 use super::driver::{Driver, too_slow};
 use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::proto::{ClientName, Machine, Protocol, Settings, StartTls, Step};
-use crate::receipt::{Delivery, SessionInfo};
+use crate::receipt::{Delivery, PlaintextReason, SessionInfo};
 use crate::tls::{Connector, Security, TlsMode};
 use crate::transport::{Connected, Destination, Stream, Transport};
 use crate::{Endpoint, file, telemetry};
-
-/// The reason for plaintext of a server without STARTTLS.
-pub(crate) const NO_STARTTLS: &str = "the server does not offer STARTTLS";
 
 impl Connection {
     /// Connects, secures the connection as the endpoint's policy says, and logs in if the endpoint
@@ -58,13 +55,12 @@ impl Connection {
         endpoint: &Endpoint,
     ) -> Result<Connection> {
         endpoint.check()?;
-        let name = client_name(endpoint, None);
         let clock = Clock::start(&endpoint.timeouts);
         let connector = connector_for(endpoint, &clock).await?;
         let session = Connection::establish(
             endpoint,
             Box::new(stream),
-            name,
+            None,
             endpoint.security,
             connector,
             clock,
@@ -93,12 +89,11 @@ impl Connection {
             peer,
             local_addr,
         } = open(&mut clock, endpoint, &endpoint.destination()).await?;
-        let name = client_name(endpoint, local_addr);
         let began = Instant::now();
         let setting_up = Connection::establish(
             endpoint,
             stream,
-            name,
+            local_addr,
             endpoint.security,
             connector,
             clock.clone(),
@@ -132,9 +127,8 @@ impl Connection {
         let Connected {
             stream, local_addr, ..
         } = open(&mut clock, endpoint, peer).await.map_err(also)?;
-        let name = client_name(endpoint, local_addr);
         let session =
-            Connection::establish(endpoint, stream, name, Security::None, None, clock).await;
+            Connection::establish(endpoint, stream, local_addr, Security::None, None, clock).await;
         let mut session = session.map_err(also)?;
         if let Some(receipt) = error.take_receipt() {
             session
@@ -143,20 +137,24 @@ impl Connection {
                 .transcript_mut()
                 .precede(&receipt.transcript);
         }
-        session.info_mut().plaintext_reason = Some(error.to_string());
+        let is_refusal = error.phase() == Phase::StartTls && error.reply().is_some();
+        session.info_mut().plaintext_reason = Some(match is_refusal {
+            true => PlaintextReason::Refused(error.to_string()),
+            false => PlaintextReason::Failed(error.to_string()),
+        });
         Ok(session)
     }
 
-    /// Sets up a session over a connected stream.
+    /// Sets up a session over a stream that was connected from this local address.
     pub(crate) async fn establish(
         endpoint: &Endpoint,
         stream: Box<dyn Stream>,
-        client_name: ClientName,
+        local_address: Option<IpAddr>,
         security: Security,
         connector: Option<&Connector>,
         clock: Clock,
     ) -> Result<Connection> {
-        let mut settings = Settings::new(client_name);
+        let mut settings = Settings::new(client_name(endpoint, local_address));
         settings.protocol = endpoint.protocol;
         settings.starttls = match security {
             Security::Required => StartTls::Required,
@@ -180,6 +178,7 @@ impl Connection {
             server: endpoint.server.clone(),
             info: Arc::new(SessionInfo {
                 server: endpoint.server_name(),
+                local_address,
                 ..SessionInfo::default()
             }),
             user: String::new(),
@@ -230,7 +229,7 @@ impl Connection {
             }
         }
         if security == Security::Opportunistic && self.tls().is_none() {
-            self.info_mut().plaintext_reason = Some(NO_STARTTLS.into());
+            self.info_mut().plaintext_reason = Some(PlaintextReason::NotOffered);
         }
         Ok(())
     }
@@ -344,7 +343,7 @@ pub(crate) async fn connector_for<'e>(
 }
 
 /// The client name of the endpoint, or the local address if the server can make use of it.
-pub(crate) fn client_name(endpoint: &Endpoint, local_addr: Option<IpAddr>) -> ClientName {
+fn client_name(endpoint: &Endpoint, local_addr: Option<IpAddr>) -> ClientName {
     let literal = || ClientName::literal(local_addr.unwrap_or([127, 0, 0, 1].into()));
     endpoint.get_client_name().cloned().unwrap_or_else(literal)
 }

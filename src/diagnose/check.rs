@@ -1,12 +1,12 @@
 //! What to improve about a session that works.
 
 use crate::proto::{Capabilities, Mechanism};
-use crate::receipt::TlsInfo;
+use crate::receipt::{PlaintextReason, TlsInfo};
 
 /// What is known of the session and its settings.
 pub(crate) struct SessionFacts<'a> {
     pub(crate) tls: Option<&'a TlsInfo>,
-    pub(crate) plaintext_reason: Option<&'a str>,
+    pub(crate) plaintext_reason: Option<&'a PlaintextReason>,
     /// TLS is switched off.
     pub(crate) tls_is_off: bool,
     /// The server is at a Unix socket.

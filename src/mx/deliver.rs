@@ -42,6 +42,30 @@ struct Notes {
     failures: Vec<MxFailure>,
 }
 
+/// What is known of the session that an event is about.
+#[derive(Default)]
+struct Session<'h> {
+    host: Option<&'h DomainName>,
+    address: Option<IpAddr>,
+    local_address: Option<IpAddr>,
+}
+
+impl<'h> Session<'h> {
+    fn with(host: &'h DomainName) -> Self {
+        Session {
+            host: Some(host),
+            ..Session::default()
+        }
+    }
+}
+
+fn receipt_of(result: &Result<Receipt>) -> Option<&Receipt> {
+    match result {
+        Ok(receipt) => Some(receipt),
+        Err(error) => error.receipt(),
+    }
+}
+
 impl MxClient {
     /// Sends the message to the servers of its recipients' domain, and again after a transient
     /// failure if there are retries.
@@ -239,7 +263,7 @@ impl Delivery<'_> {
             return Ok(by_dane);
         }
         let report = |applied, failure| {
-            self.report(hosts, Some(host), None, applied, Err(failure));
+            self.report(hosts, Session::with(host), applied, Err(failure));
         };
         let discovering = || self.discover(hosts, domain);
         let found = self.discovery.get_or_init(discovering).await;
@@ -276,7 +300,7 @@ impl Delivery<'_> {
                 let error = policy::unknown_dane(host, error);
                 let applied = AppliedPolicy::tlsa(base, []);
                 let failure = (ResultType::DnssecInvalid, error.message().to_owned());
-                self.report(hosts, Some(host), None, applied, Err(failure));
+                self.report(hosts, Session::with(host), applied, Err(failure));
                 Err(error)
             }
         }
@@ -292,7 +316,8 @@ impl Delivery<'_> {
             && let Some(result) = problem.result_type()
         {
             let failure = (result, problem.to_string());
-            self.report(hosts, None, None, found.as_applied(domain), Err(failure));
+            let applied = found.as_applied(domain);
+            self.report(hosts, Session::default(), applied, Err(failure));
         }
         found
     }
@@ -309,9 +334,17 @@ impl Delivery<'_> {
         let (HostName::Name(host), Some(domain)) = (name, hosts.domain_names.first()) else {
             return;
         };
+        if self.client.config.on_tls_event.is_none() {
+            return;
+        }
         if let Some(outcome) = events::of_session(&found.policy, result) {
             let applied = found.policy.as_applied(domain);
-            self.report(hosts, Some(host), Some(server.address), applied, outcome);
+            let session = Session {
+                address: Some(server.address),
+                local_address: receipt_of(result).and_then(|receipt| receipt.local_address),
+                ..Session::with(host)
+            };
+            self.report(hosts, session, applied, outcome);
         }
     }
 
@@ -319,8 +352,7 @@ impl Delivery<'_> {
     fn report(
         &self,
         hosts: &Hosts,
-        host: Option<&DomainName>,
-        address: Option<IpAddr>,
+        session: Session<'_>,
         applied: AppliedPolicy,
         outcome: Result<(), events::Failure>,
     ) {
@@ -329,8 +361,9 @@ impl Delivery<'_> {
             return;
         };
         let mut event = TlsEvent::new(SystemTime::now(), domain.clone(), applied);
-        event.mx_host = host.cloned();
-        event.address = address;
+        event.mx_host = session.host.cloned();
+        event.address = session.address;
+        event.local_address = session.local_address;
         callback(&match outcome {
             Ok(()) => event,
             Err((result, reason)) => event.with_failure(result, reason),
@@ -390,11 +423,12 @@ impl Delivery<'_> {
         dnssec: bool,
         result: &Result<Receipt>,
     ) -> Option<Via> {
-        let receipt = match result {
-            Ok(receipt) => Some(receipt),
-            Err(error) if matches!(error.phase(), Phase::Setup | Phase::Connect) => return None,
-            Err(error) => error.receipt(),
-        };
+        if let Err(error) = result
+            && matches!(error.phase(), Phase::Setup | Phase::Connect)
+        {
+            return None;
+        }
+        let receipt = receipt_of(result);
         let tls = receipt.and_then(|receipt| receipt.tls.clone());
         let plaintext_reason = receipt.and_then(|receipt| receipt.plaintext_reason.clone());
         let policy = match found.policy.name() {

@@ -4,9 +4,8 @@ use std::error::Error as _;
 
 use super::policy::{HostPolicy, Protection};
 use super::tls_report::ResultType;
-use crate::connection::NO_STARTTLS;
 use crate::error::{Error, ErrorKind, Phase, Result};
-use crate::receipt::{CertificateFailure, CertificateProblem, Receipt};
+use crate::receipt::{CertificateFailure, CertificateProblem, PlaintextReason, Receipt};
 
 /// The result type of a failure, and its text.
 pub(super) type Failure = (ResultType, String);
@@ -31,25 +30,27 @@ fn of_error(error: &Error) -> Option<Failure> {
     if let Some(failure) = source.and_then(|source| source.downcast_ref()) {
         return Some(of_certificate(failure));
     }
-    if error.kind() != ErrorKind::Tls {
-        return None;
-    }
-    let message = error.message().to_owned();
-    Some(match error.phase() {
-        // STARTTLS is not offered, or refused.
-        Phase::StartTls => (ResultType::StartTlsNotSupported, message),
-        _ => (ResultType::ValidationFailure, message),
-    })
+    let result = match (error.kind(), error.phase()) {
+        // It is not offered, or refused.
+        (ErrorKind::Tls, Phase::StartTls) => ResultType::StartTlsNotSupported,
+        // A time-out and a lost connection, too.
+        (ErrorKind::Tls, _) | (_, Phase::StartTls | Phase::Tls) => ResultType::ValidationFailure,
+        _ => return None,
+    };
+    Some((result, error.message().to_owned()))
 }
 
 /// What a session with TLS, or in plaintext where that was allowed, means under the policy.
 fn of_receipt(policy: &HostPolicy, receipt: &Receipt) -> Option<Result<(), Failure>> {
     let Some(tls) = &receipt.tls else {
-        let reason = receipt.plaintext_reason.as_deref()?;
-        return Some(Err(match reason {
-            NO_STARTTLS => (ResultType::StartTlsNotSupported, reason.to_owned()),
-            reason => (ResultType::ValidationFailure, reason.to_owned()),
-        }));
+        let reason = receipt.plaintext_reason.as_ref()?;
+        let result = match reason {
+            PlaintextReason::NotOffered | PlaintextReason::Refused(_) => {
+                ResultType::StartTlsNotSupported
+            }
+            PlaintextReason::Failed(_) => ResultType::ValidationFailure,
+        };
+        return Some(Err((result, reason.to_string())));
     };
     Some(match &policy.protection {
         Protection::Dane(dane) if !dane.is_usable() => {
@@ -129,10 +130,10 @@ mod tests {
         receipt
     }
 
-    fn plaintext(reason: &str) -> Receipt {
+    fn plaintext(reason: PlaintextReason) -> Receipt {
         let mut receipt = receipt(None);
         receipt.tls = None;
-        receipt.plaintext_reason = Some(reason.to_owned());
+        receipt.plaintext_reason = Some(reason);
         receipt
     }
 
@@ -177,19 +178,35 @@ mod tests {
             "no suite in common".to_owned(),
         );
         assert_eq!(of_session(&any, &Err(error)), Some(Err(expected)));
-        let error = Error::new(ErrorKind::Tls, Phase::StartTls, "no STARTTLS");
-        let expected = failure(ResultType::StartTlsNotSupported);
-        assert_eq!(result_type(&any, Err(error)), expected);
-        let reason = "the handshake failed";
-        let expected = (ResultType::ValidationFailure, reason.to_owned());
+        for phase in [Phase::StartTls, Phase::Tls] {
+            let error = Error::new(ErrorKind::Timeout, phase, "too slow");
+            let expected = failure(ResultType::ValidationFailure);
+            assert_eq!(result_type(&any, Err(error)), expected);
+        }
+        let reason = PlaintextReason::Failed("the handshake failed".into());
+        let expected = (
+            ResultType::ValidationFailure,
+            "the handshake failed".to_owned(),
+        );
         assert_eq!(
             of_session(&any, &Ok(plaintext(reason))),
             Some(Err(expected))
         );
-        assert_eq!(
-            result_type(&any, Ok(plaintext(NO_STARTTLS))),
-            failure(ResultType::StartTlsNotSupported)
-        );
+    }
+
+    /// Whether TLS was required or not.
+    #[test]
+    fn starttls_that_is_refused_is_not_supported() {
+        let any = policy(Protection::Opportunistic);
+        let expected = failure(ResultType::StartTlsNotSupported);
+        let error = Error::new(ErrorKind::Tls, Phase::StartTls, "no STARTTLS");
+        assert_eq!(result_type(&any, Err(error)), expected);
+        for reason in [
+            PlaintextReason::NotOffered,
+            PlaintextReason::Refused("454 4.7.0 Not now".into()),
+        ] {
+            assert_eq!(result_type(&any, Ok(plaintext(reason))), expected);
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::receipt::{Attempts, Outcome, Receipt, Recipient, TlsInfo};
+use crate::receipt::{Attempts, Outcome, PlaintextReason, Receipt, Recipient, TlsInfo};
 
 /// How a connection to a server was to be protected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -55,7 +55,7 @@ pub struct Via {
     /// What protected the connection; `None` for plaintext, and where TLS failed.
     pub tls: Option<Arc<TlsInfo>>,
     /// Why the connection is not encrypted.
-    pub plaintext_reason: Option<String>,
+    pub plaintext_reason: Option<PlaintextReason>,
     /// Whether DNSSEC validated the way to the server: the answer with the MX records of the
     /// domain, or that there are none, and the addresses of the host.
     pub dnssec: bool,

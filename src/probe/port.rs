@@ -3,6 +3,7 @@
 //! Each check that needs a connection of its own gets one, one after another: one in clear, one as
 //! a client would use it, and one for the TLS version that was not negotiated.
 
+use std::net::IpAddr;
 use std::pin::pin;
 use std::time::Duration;
 
@@ -11,9 +12,9 @@ use tokio::time::{Instant, timeout};
 
 use super::{Port, PortSecurity, Timings, Version, preference};
 use crate::connection::clock::Clock;
-use crate::connection::{client_name, open, within};
+use crate::connection::{open, within};
 use crate::error::{Error, ErrorKind, Phase, Result};
-use crate::proto::{ClientName, ProtocolError, speaks_tls};
+use crate::proto::{ProtocolError, speaks_tls};
 use crate::tls::{Connector, Security, TlsInfo, TlsVersion, TrustSummary, VerifyMode};
 use crate::transport::{Connected, Destination, Stream};
 use crate::{Connection, Endpoint, Timeouts};
@@ -139,12 +140,11 @@ impl Prober {
         } = open(&mut clock.clone(), &endpoint, &endpoint.destination()).await?;
         port.timings.connect = Some(began.elapsed());
         port.address = peer.address();
-        let name = client_name(&endpoint, local_addr);
         let target = Target {
             prober: self,
             endpoint,
             peer,
-            name,
+            local_addr,
             clock,
         };
 
@@ -239,7 +239,7 @@ struct Target<'a> {
     /// With the port that is checked.
     endpoint: Endpoint,
     peer: Destination,
-    name: ClientName,
+    local_addr: Option<IpAddr>,
     /// Its deadline applies to all connections together.
     clock: Clock,
 }
@@ -427,8 +427,16 @@ impl Target<'_> {
         connector: Option<&Connector>,
     ) -> Result<Connection> {
         let endpoint = &self.prober.endpoint;
-        let (name, clock) = (self.name.clone(), self.clock.clone());
-        Connection::establish(endpoint, Box::new(stream), name, security, connector, clock).await
+        let (stream, clock) = (Box::new(stream), self.clock.clone());
+        Connection::establish(
+            endpoint,
+            stream,
+            self.local_addr,
+            security,
+            connector,
+            clock,
+        )
+        .await
     }
 }
 

@@ -2,10 +2,11 @@
 //! into one of these three, which the connection or the submission fills in; [`Attempts`] decides
 //! what it is for a message that was retried.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Receipt, Recipient};
+use super::{PlaintextReason, Receipt, Recipient};
 use crate::Address;
 use crate::proto::{Mechanism, Reply, Transcript};
 use crate::receipt::TlsInfo;
@@ -15,7 +16,8 @@ use crate::receipt::TlsInfo;
 pub(crate) struct SessionInfo {
     pub(crate) server: String,
     pub(crate) tls: Option<Arc<TlsInfo>>,
-    pub(crate) plaintext_reason: Option<String>,
+    pub(crate) plaintext_reason: Option<PlaintextReason>,
+    pub(crate) local_address: Option<IpAddr>,
     pub(crate) mechanism: Option<Mechanism>,
 }
 
@@ -44,6 +46,7 @@ impl From<Receipt> for SessionInfo {
             server: receipt.server,
             tls: receipt.tls,
             plaintext_reason: receipt.plaintext_reason,
+            local_address: receipt.local_address,
             mechanism: receipt.mechanism,
         }
     }
@@ -70,6 +73,7 @@ impl Receipt {
             server,
             tls,
             plaintext_reason,
+            local_address,
             mechanism,
         } = session.clone();
         let Delivery {
@@ -94,6 +98,7 @@ impl Receipt {
             handed_over,
             tls,
             plaintext_reason,
+            local_address,
             mechanism,
             bytes,
             round_trips,
@@ -206,6 +211,7 @@ impl Attempts {
             handed_over: _,
             tls,
             plaintext_reason,
+            local_address,
             mechanism,
             bytes,
             round_trips: _,
@@ -221,6 +227,7 @@ impl Attempts {
             handed_over,
             tls,
             plaintext_reason,
+            local_address,
             mechanism,
             bytes,
             round_trips,

@@ -3,12 +3,14 @@
 mod build;
 mod certificate;
 mod expiry;
+mod plaintext;
 mod queue_id;
 #[cfg(feature = "serde")]
 mod serialize;
 mod tls;
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +24,7 @@ pub use certificate::Certificate;
 pub use expiry::{CertificateUse, UsedCertificate};
 #[cfg(feature = "tracing")]
 pub(crate) use expiry::{expires_soon, validity};
+pub use plaintext::PlaintextReason;
 pub use tls::{CertificateFailure, CertificateProblem, TlsInfo};
 
 /// The result of sending a message: an outcome for each recipient, and how the message was sent.
@@ -58,7 +61,11 @@ pub struct Receipt {
     /// receipts of a session.
     pub tls: Option<Arc<TlsInfo>>,
     /// Why an opportunistic connection is not encrypted.
-    pub plaintext_reason: Option<String>,
+    pub plaintext_reason: Option<PlaintextReason>,
+    /// The address of this machine from which it was connected. `None` where it is not that which
+    /// the server sees, or is not known: through a proxy, by a Unix socket, over a
+    /// [stream](crate::Connection::from_stream) of the caller, and if no connection was made.
+    pub local_address: Option<IpAddr>,
     /// The SASL mechanism of the login, if there was one.
     pub mechanism: Option<Mechanism>,
     /// The bytes of the message that were sent, without dot-stuffing and the final dot; of a

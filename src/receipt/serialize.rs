@@ -3,6 +3,8 @@
 //! They are written and not read: a receipt is what a server said to this client, and later
 //! versions add to it. A program that needs it again keeps the values that it needs.
 
+use std::net::IpAddr;
+
 use serde::ser::{Serialize, Serializer};
 
 use super::{Certificate, Outcome, Receipt, Recipient, TlsInfo};
@@ -24,7 +26,8 @@ impl Serialize for Receipt {
             transactions: u32,
             handed_over: bool,
             tls: Option<&'a TlsInfo>,
-            plaintext_reason: Option<&'a str>,
+            plaintext_reason: Option<String>,
+            local_address: Option<IpAddr>,
             mechanism: Option<&'static str>,
             bytes: u64,
             round_trips: u32,
@@ -41,6 +44,7 @@ impl Serialize for Receipt {
             handed_over,
             tls,
             plaintext_reason,
+            local_address,
             mechanism,
             bytes,
             round_trips,
@@ -57,7 +61,8 @@ impl Serialize for Receipt {
             transactions: *transactions,
             handed_over: *handed_over,
             tls: tls.as_deref(),
-            plaintext_reason: plaintext_reason.as_deref(),
+            plaintext_reason: plaintext_reason.as_ref().map(ToString::to_string),
+            local_address: *local_address,
             mechanism: mechanism.map(|mechanism| mechanism.as_str()),
             bytes: *bytes,
             round_trips: *round_trips,

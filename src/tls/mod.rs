@@ -7,6 +7,7 @@
 //!   `rustls` configuration.
 //! - [`ClientCertificate`] is presented to a server that requests a client certificate.
 //! - [`TlsInfo`] describes what protected a connection, and which anchor verified the server.
+//! - [`PlaintextReason`] says why a connection with opportunistic TLS is not encrypted.
 //! - A failed verification is an [`Error`](crate::Error) of kind [`Tls`](crate::ErrorKind::Tls)
 //!   that names the certificate, the reason and the next step. Its source is a
 //!   [`CertificateFailure`] with the chain that the server sent.
@@ -66,7 +67,8 @@ mod verify;
 mod wallet;
 
 pub use crate::receipt::{
-    Certificate, CertificateFailure, CertificateProblem, CertificateUse, TlsInfo, UsedCertificate,
+    Certificate, CertificateFailure, CertificateProblem, CertificateUse, PlaintextReason, TlsInfo,
+    UsedCertificate,
 };
 pub use client_certificate::ClientCertificate;
 pub use security::{Security, TlsVersion};

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use envoi::testing;
-use envoi::tls::{Security, TlsInfo, TlsSettings, TlsVersion, Trust};
+use envoi::tls::{PlaintextReason, Security, TlsInfo, TlsSettings, TlsVersion, Trust};
 use envoi::{Client, Endpoint, Error, ErrorKind, Phase, Receipt, Timeouts};
 use tokio::time::timeout;
 use tokio_rustls::rustls::ServerConfig;
@@ -120,7 +120,9 @@ async fn opportunistic_tls_falls_back_once_and_reports_the_reason() {
         let receipt = receipt.unwrap();
         assert!(receipt.tls.is_none());
         let reason = receipt.plaintext_reason.unwrap();
-        assert!(reason.contains(because), "{reason}");
+        assert!(reason.to_string().contains(because), "{reason}");
+        let is_refused = matches!(reason, PlaintextReason::Refused(_));
+        assert_eq!(is_refused, because.starts_with("the server said"));
         assert_eq!(heard.len(), connections, "{because}");
         let last = heard.last().unwrap();
         assert!(has(last, "MAIL") && !has(last, "STARTTLS"), "{last:?}");

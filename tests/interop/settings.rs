@@ -1,6 +1,7 @@
 //! The settings that users come with: which port, which TLS, which login.
 
 use envoi::mail_builder::MessageBuilder;
+use envoi::tls::PlaintextReason;
 use envoi::{Address, Client, Endpoint, Receipt};
 
 use crate::servers::{ALICE, BOB, Delivered, Server, both, lockstep, someone};
@@ -127,10 +128,7 @@ async fn opportunistic_tls_reports_its_result() {
         let url = server.plain().replace("tls=none", "tls=opportunistic");
         let (receipt, _) = deliver(server, &url).await;
         assert!(receipt.tls.is_none());
-        assert_eq!(
-            receipt.plaintext_reason.as_deref(),
-            Some("the server does not offer STARTTLS")
-        );
+        assert_eq!(receipt.plaintext_reason, Some(PlaintextReason::NotOffered));
         // With credentials, it is as strict as `required`.
         let (receipt, _) = deliver(server, &(server.starttls(ALICE) + "&tls=opportunistic")).await;
         assert_tls(&receipt);

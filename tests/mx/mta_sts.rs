@@ -114,6 +114,7 @@ async fn an_enforced_policy_that_is_met() {
     assert_eq!(https.requests().len(), 1);
     let mut events_of_mx = events.lock().unwrap().clone();
     assert_eq!(events_of_mx[0].address, Some(lab().address(100).into()));
+    assert!(events_of_mx[0].local_address.unwrap().is_loopback());
     let applied = events_of_mx.remove(0).policy;
     assert_eq!(applied.mx_hosts, ["mx.enforced.sts.example"]);
     assert_eq!(applied.domain.as_str(), domain);
