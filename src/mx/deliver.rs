@@ -15,7 +15,7 @@ use super::events;
 use super::lookup::{self, HostName, Hosts, NextHop};
 use super::mta_sts::Discovery;
 use super::policy::{self, HostPolicy, NoDane, Protection};
-use super::problem::{MxProblem, problem};
+use super::problem::{MxProblem, problem, problem_of};
 use super::receipt::{self, DomainResult, MxFailure, MxPolicy, Via, place};
 use super::route::{self, Route, Server, Step};
 use super::tls_report::{AppliedPolicy, ResultType, TlsEvent};
@@ -172,7 +172,13 @@ impl Delivery<'_> {
                             self.allowed(&mut route, host, name, &addresses);
                             found[host] = Some(addresses);
                         }
-                        Err(error) => self.failed(Some(name), None, error),
+                        Err(error) => {
+                            // The hosts after it may give the message back to this machine.
+                            if problem_of(&error) == Some(MxProblem::OwnHost) {
+                                route.stop_looking_up();
+                            }
+                            self.failed(Some(name), None, error);
+                        }
                     }
                     self.stop_at_deadline(&mut route);
                     continue;
@@ -239,7 +245,7 @@ impl Delivery<'_> {
         let answer = config.resolver.addresses(host).await;
         let is_secure = answer.is_secure();
         let bases = policy::base_domains(hosts.is_secure, host, &answer);
-        let addresses = lookup::addresses(host, answer)?;
+        let addresses = lookup::addresses(host, answer, &config.own_names)?;
         Ok(Found {
             addresses: route::alternate(addresses.addresses, fastrand::u64(..)),
             is_secure,

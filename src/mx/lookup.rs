@@ -84,8 +84,8 @@ pub(crate) struct Hosts {
 ///
 /// # Errors
 ///
-/// The domain does not exist, accepts no mail, has this machine as its best server, or the answer
-/// is a failure.
+/// The domain does not exist, accepts no mail, has this machine as its best server, names no valid
+/// host, or the answer is a failure.
 pub(crate) fn hosts(
     domain: &DomainName,
     answer: Answer<MxRecords>,
@@ -113,6 +113,9 @@ pub(crate) fn hosts(
             domain_names: vec![domain.clone()],
         });
     };
+    if records.exchanges.is_empty() {
+        return Err(problem(MxProblem::NoValidHost, domain, ""));
+    }
     let exchanges: Vec<_> = records
         .exchanges
         .into_iter()
@@ -142,15 +145,26 @@ pub(crate) fn hosts(
 ///
 /// # Errors
 ///
-/// The host has none, or the answer is a failure.
-pub(super) fn addresses(host: &DomainName, answer: Answer<Addresses>) -> Result<Addresses> {
+/// The host has none, its CNAMEs lead to this machine, or the answer is a failure.
+pub(super) fn addresses(
+    host: &DomainName,
+    answer: Answer<Addresses>,
+    own: &[DomainName],
+) -> Result<Addresses> {
     match answer {
         Answer::Failed(error) => Err(lookup_failed(error)),
         Answer::SecureAbsence(absence) | Answer::Insecure(Err(absence)) => Err(match absence {
             Absence::NoSuchName => problem(MxProblem::NoSuchHost, host, ""),
             Absence::NoRecords => problem(MxProblem::NoAddress, host, ""),
         }),
-        Answer::Secure(addresses) | Answer::Insecure(Ok(addresses)) => Ok(addresses),
+        Answer::Secure(addresses) | Answer::Insecure(Ok(addresses)) => {
+            if own.contains(&addresses.name)
+                || addresses.aliases.iter().any(|alias| own.contains(alias))
+            {
+                return Err(problem(MxProblem::OwnHost, host, ""));
+            }
+            Ok(addresses)
+        }
     }
 }
 
@@ -160,7 +174,7 @@ mod tests {
 
     use super::*;
     use crate::dns::{LookupError, LookupErrorKind, Mx};
-    use crate::error::Error;
+    use crate::mx::problem::problem_of;
 
     fn name(text: &str) -> DomainName {
         text.parse().unwrap()
@@ -176,13 +190,6 @@ mod tests {
             aliases: Vec::new(),
             exchanges: exchanges.collect(),
         }
-    }
-
-    fn reason(error: &Error) -> Option<MxProblem> {
-        error
-            .source()
-            .and_then(|source| source.downcast_ref())
-            .copied()
     }
 
     fn hosts_of(answer: Answer<MxRecords>, own: &[&str]) -> Result<Hosts> {
@@ -242,6 +249,7 @@ mod tests {
         assert_eq!(texts(&found.unwrap()), ["a.test"]);
         for (answer, own, problem) in [
             (Answer::Secure(records(&[(0, ".")])), "", MxProblem::NullMx),
+            (Answer::Secure(records(&[])), "", MxProblem::NoValidHost),
             (
                 Answer::SecureAbsence(Absence::NoSuchName),
                 "",
@@ -266,7 +274,7 @@ mod tests {
             let own: Vec<&str> = own.split_whitespace().collect();
             let error = hosts_of(answer, &own).unwrap_err();
             assert!(error.is_permanent() && error.exit_code() == 69, "{error:?}");
-            assert_eq!(reason(&error), Some(problem));
+            assert_eq!(problem_of(&error), Some(problem));
             assert!(error.hint().is_some() && error.message().contains("example.org"));
         }
     }
@@ -276,7 +284,8 @@ mod tests {
         for kind in [LookupErrorKind::Bogus, LookupErrorKind::ServerFailure] {
             let failed = || LookupError::new(name("example.org"), "MX", kind, "");
             let error = hosts_of(Answer::Failed(failed()), &[]).unwrap_err();
-            let host = addresses(&name("mx.example.org"), Answer::Failed(failed())).unwrap_err();
+            let host = name("mx.example.org");
+            let host = addresses(&host, Answer::Failed(failed()), &[]).unwrap_err();
             for error in [error, host] {
                 assert!(error.is_transient() && error.exit_code() == 75, "{error:?}");
                 let source = error.source().and_then(|source| source.downcast_ref());
@@ -296,11 +305,32 @@ mod tests {
                 Answer::SecureAbsence(absence),
                 Answer::Insecure(Err(absence)),
             ] {
-                let error = addresses(&name("mx.example.org"), answer).unwrap_err();
+                let error = addresses(&name("mx.example.org"), answer, &[]).unwrap_err();
                 assert!(error.is_permanent());
-                assert_eq!(reason(&error), Some(problem));
+                assert_eq!(problem_of(&error), Some(problem));
             }
         }
+    }
+
+    /// A domain without MX records, or a host of one that has them, is an alias of this machine.
+    #[test]
+    fn an_alias_of_this_machine_is_this_machine() {
+        let answer = || {
+            Answer::Insecure(Ok(Addresses {
+                name: name("real.test"),
+                aliases: vec![name("example.org"), name("between.test")],
+                is_name_secure: false,
+                addresses: vec![[192, 0, 2, 1].into()],
+                incomplete: None,
+            }))
+        };
+        let host = name("example.org");
+        for own in ["real.test", "between.test", "example.org"] {
+            let error = addresses(&host, answer(), &[name(own)]).unwrap_err();
+            assert!(error.is_permanent());
+            assert_eq!(problem_of(&error), Some(MxProblem::OwnHost), "{own}");
+        }
+        assert!(addresses(&host, answer(), &[name("other.test")]).is_ok());
     }
 
     #[test]

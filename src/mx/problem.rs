@@ -1,5 +1,6 @@
 //! Why mail cannot go to a domain, before any server is reached: typed reasons, texts, hints.
 
+use std::error::Error as _;
 use std::fmt;
 
 use crate::dns::LookupError;
@@ -26,6 +27,8 @@ pub enum MxProblem {
     NoSuchDomain,
     /// The domain accepts no mail, which it says by a null MX (RFC 7505).
     NullMx,
+    /// The domain has MX records, and none of them has the name of a host.
+    NoValidHost,
     /// The domain's best server is this machine, by
     /// [`MxClient::own_names`](super::MxClient::own_names).
     OwnHost,
@@ -46,6 +49,7 @@ impl fmt::Display for MxProblem {
         f.write_str(match self {
             MxProblem::NoSuchDomain => "the domain does not exist (NXDOMAIN)",
             MxProblem::NullMx => "the domain accepts no mail (null MX, RFC 7505)",
+            MxProblem::NoValidHost => "none of its MX records has the name of a host",
             MxProblem::OwnHost => "its mail would come back to this machine",
             MxProblem::NoSuchHost => "the name of the host does not exist (NXDOMAIN)",
             MxProblem::NoAddress => "it has no address (NODATA)",
@@ -70,8 +74,8 @@ pub(super) fn problem(problem: MxProblem, place: impl fmt::Display, detail: &str
             "Deliver the mail for this domain here, or correct the domain's MX records, or the own \
                 names (MxClient::own_names)."
         }
-        MxProblem::NoSuchHost | MxProblem::NoAddress => {
-            "The domain's DNS records are incomplete: check the spelling of the address, and tell \
+        MxProblem::NoValidHost | MxProblem::NoSuchHost | MxProblem::NoAddress => {
+            "The domain's DNS records are faulty or incomplete: check the spelling of the address, and tell \
                 the domain's postmaster by other means."
         }
         MxProblem::AddressRefused => {
@@ -89,6 +93,11 @@ pub(super) fn problem(problem: MxProblem, place: impl fmt::Display, detail: &str
         .with_source(problem);
     error.set_transient(false);
     error
+}
+
+/// The problem that is the cause of the error, if it is one.
+pub(super) fn problem_of(error: &Error) -> Option<MxProblem> {
+    error.source()?.downcast_ref().copied()
 }
 
 /// The error of a lookup that failed, which is transient.

@@ -158,6 +158,11 @@ impl Route {
         self.open.retain(|_| remaining.next().unwrap_or_default());
     }
 
+    /// No further host is looked up: only the addresses that are known are tried.
+    pub(super) fn stop_looking_up(&mut self) {
+        self.hosts = 0..0;
+    }
+
     /// No further server is tried.
     pub(super) fn stop(&mut self) {
         self.open.clear();

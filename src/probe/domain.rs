@@ -373,6 +373,11 @@ impl DomainReport {
                     .records()
                     .map(|records| &records.exchanges[..])
                     .unwrap_or_default();
+                if mx.is_empty() {
+                    found.changes.push(format!(
+                        "none of the MX records of {domain} has the name of a host: correct them"
+                    ));
+                }
                 let nulls = mx.iter().filter(|mx| mx.host.is_none()).count();
                 if nulls > 0 && mx.len() > 1 {
                     found.changes.push(format!(
