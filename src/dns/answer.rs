@@ -81,7 +81,7 @@ pub struct MxRecords {
     /// The CNAMEs that lead there, in order, beginning with the name that was asked for. Empty if
     /// that name has the records itself.
     pub aliases: Vec<DomainName>,
-    /// The records, in the order of the answer.
+    /// The records, in the order of the answer. There are none if no record has a valid name.
     pub exchanges: Vec<Mx>,
 }
 

@@ -1,40 +1,72 @@
 //! Answers, kept as long as they may be.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::hash::Hash;
 
 use tokio::time::Instant;
 
-/// The maximum number of answers.
-const MAX_ENTRIES: usize = 4096;
+/// The maximum size of all answers together, in bytes.
+const MAX_SIZE: usize = 4 * 1024 * 1024;
+/// The maximum size of one answer: a few large ones must not displace all others.
+const MAX_ANSWER_SIZE: usize = MAX_SIZE / 64;
 
 #[derive(Debug)]
-pub(super) struct Cache<K, V>(HashMap<K, (Instant, V)>);
+pub(super) struct Cache<K, V> {
+    entries: HashMap<K, Entry<V>>,
+    /// The keys of the entries, in the order in which they expire.
+    by_expiry: BTreeSet<(Instant, K)>,
+    /// The size of all entries.
+    size: usize,
+}
 
-impl<K: Clone + Eq + Hash, V: Clone> Cache<K, V> {
+#[derive(Debug)]
+struct Entry<V> {
+    value: V,
+    size: usize,
+    expires: Instant,
+}
+
+impl<K: Clone + Eq + Hash + Ord, V: Clone> Cache<K, V> {
     pub(super) fn new() -> Self {
-        Cache(HashMap::new())
+        Cache {
+            entries: HashMap::new(),
+            by_expiry: BTreeSet::new(),
+            size: 0,
+        }
     }
 
     pub(super) fn get(&self, key: &K, now: Instant) -> Option<V> {
-        let (expires, value) = self.0.get(key)?;
-        (*expires > now).then(|| value.clone())
+        let entry = self.entries.get(key)?;
+        (entry.expires > now).then(|| entry.value.clone())
     }
 
-    pub(super) fn insert(&mut self, key: K, value: V, now: Instant, expires: Instant) {
-        if expires <= now {
+    /// Keeps an answer of this size, its key included. Where there is too little room, those that
+    /// would expire first are removed.
+    pub(super) fn insert(&mut self, key: K, value: V, size: usize, now: Instant, expires: Instant) {
+        self.remove(&key);
+        if expires <= now || size > MAX_ANSWER_SIZE {
             return;
         }
-        if self.0.len() >= MAX_ENTRIES && !self.0.contains_key(&key) {
-            self.0.retain(|_, (expires, _)| *expires > now);
+        while self.size + size > MAX_SIZE
+            && let Some((_, first)) = self.by_expiry.first().cloned()
+        {
+            self.remove(&first);
         }
-        if self.0.len() >= MAX_ENTRIES && !self.0.contains_key(&key) {
-            let next = self.0.iter().min_by_key(|(_, (expires, _))| *expires);
-            if let Some(next) = next.map(|(key, _)| key.clone()) {
-                self.0.remove(&next);
-            }
+        self.size += size;
+        self.by_expiry.insert((expires, key.clone()));
+        let entry = Entry {
+            value,
+            size,
+            expires,
+        };
+        self.entries.insert(key, entry);
+    }
+
+    fn remove(&mut self, key: &K) {
+        if let Some(entry) = self.entries.remove(key) {
+            self.size -= entry.size;
+            self.by_expiry.remove(&(entry.expires, key.clone()));
         }
-        self.0.insert(key, (expires, value));
     }
 }
 
@@ -44,27 +76,46 @@ mod tests {
 
     use super::*;
 
+    const SECOND: Duration = Duration::from_secs(1);
+
     #[test]
     fn entries_expire() {
         let (mut cache, now) = (Cache::new(), Instant::now());
-        let second = Duration::from_secs(1);
-        cache.insert("a", 1, now, now + second);
-        cache.insert("b", 2, now, now);
+        cache.insert("a", 1, 1, now, now + SECOND);
+        cache.insert("b", 2, 1, now, now);
         assert_eq!(cache.get(&"a", now), Some(1));
-        assert_eq!(cache.get(&"a", now + second), None);
+        assert_eq!(cache.get(&"a", now + SECOND), None);
         assert_eq!(cache.get(&"b", now), None);
-        assert_eq!(cache.0.len(), 1);
+        assert_eq!(cache.entries.len(), 1);
     }
 
     #[test]
-    fn the_number_of_entries_is_bounded() {
+    fn the_size_is_bounded() {
         let (mut cache, now) = (Cache::new(), Instant::now());
-        for at in 0..MAX_ENTRIES as u32 + 100 {
-            cache.insert(at, at, now, now + Duration::from_secs(u64::from(at) + 1));
+        let (size, most) = (1024, MAX_SIZE as u32 / 1024);
+        for at in 0..most + 100 {
+            cache.insert(at, at, size, now, now + SECOND * (at + 1));
+            assert!(cache.size <= MAX_SIZE);
         }
-        assert_eq!(cache.0.len(), MAX_ENTRIES);
+        assert_eq!(cache.entries.len(), most as usize);
+        assert_eq!(cache.by_expiry.len(), most as usize);
         // Those that would expire first made room.
         assert_eq!(cache.get(&99, now), None);
         assert_eq!(cache.get(&100, now), Some(100));
+        // What is replaced counts once.
+        for _ in 0..10 {
+            cache.insert(most, most, size, now, now + SECOND * most);
+        }
+        assert_eq!(cache.size, MAX_SIZE);
+        assert_eq!(cache.entries.len(), most as usize);
+    }
+
+    #[test]
+    fn a_large_answer_displaces_no_others() {
+        let (mut cache, now) = (Cache::new(), Instant::now());
+        cache.insert("small", 1, 1, now, now + SECOND);
+        cache.insert("large", 2, MAX_ANSWER_SIZE + 1, now, now + SECOND);
+        assert_eq!(cache.get(&"small", now), Some(1));
+        assert_eq!(cache.get(&"large", now), None);
     }
 }

@@ -17,6 +17,7 @@ mod system;
 #[cfg(test)]
 mod tests;
 mod transport;
+mod validator;
 
 pub use answer::{Absence, Addresses, Answer, Mx, MxRecords};
 pub use error::{LookupError, LookupErrorKind};

@@ -3,9 +3,12 @@
 
 use std::time::Duration;
 
-use domain::base::iana::Rcode;
-use domain::base::{Message, Name, ParsedName, Rtype, ToName as _, UnknownRecordData};
-use domain::rdata::{Cname, Soa};
+use domain::base::iana::{Class, OptRcode};
+use domain::base::wire::ParseError;
+use domain::base::{
+    Message, Name, ParsedName, ParsedRecord, RecordSection, Rtype, ToName as _, UnknownRecordData,
+};
+use domain::rdata::{Cname, Dname, Soa};
 
 use super::{Absence, DomainName, LookupErrorKind};
 
@@ -21,7 +24,7 @@ const MAX_ABSENCE_TTL: Duration = Duration::from_secs(3 * 60 * 60);
 pub(super) struct Reply {
     /// Where the CNAMEs lead.
     pub(super) name: DomainName,
-    /// The names that have CNAMEs, beginning with the one that was asked for.
+    /// The names that have CNAMEs, or are below a DNAME, beginning with the one that was asked for.
     pub(super) aliases: Vec<DomainName>,
     /// The data of each record.
     pub(super) records: Result<Vec<Data>, Absence>,
@@ -44,6 +47,23 @@ pub(super) type Fault = (LookupErrorKind, &'static str);
 const MALFORMED: Fault = (LookupErrorKind::Malformed, "a record cannot be parsed");
 
 impl Reply {
+    /// The names that the answer is about.
+    pub(super) fn names(&self) -> Vec<&DomainName> {
+        self.aliases.iter().chain([&self.name]).collect()
+    }
+
+    /// The size of the memory that it takes, about, in bytes.
+    pub(super) fn size(&self) -> usize {
+        let names = self.aliases.iter().chain([&self.name]);
+        let names: usize = names.map(|name| 16 + name.as_str().len()).sum();
+        let records = self.records.iter().flatten().map(|data| match data {
+            Data::Mx(_, host) => size_of::<Data>() + host.len(),
+            Data::Octets(octets) => size_of::<Data>() + octets.len(),
+        });
+        let records: usize = records.sum();
+        size_of::<Self>() + names + records
+    }
+
     /// Reads an answer with the code NOERROR or NXDOMAIN.
     pub(super) fn read(
         message: &Message<Vec<u8>>,
@@ -60,6 +80,11 @@ impl Reply {
                 // The validator follows the CNAME, and judges only where that leads.
                 if record_type != Rtype::CNAME && alias_of(message, &owner, &mut ttl)?.is_some() {
                     let fault = "a name has records beside its CNAME";
+                    return Err((LookupErrorKind::Malformed, fault));
+                }
+                // Of an answer with this code, the validator judges the absence alone.
+                if message.opt_rcode() == OptRcode::NXDOMAIN {
+                    let fault = "a name has records, and does not exist";
                     return Err((LookupErrorKind::Malformed, fault));
                 }
                 return Ok(Reply {
@@ -83,8 +108,8 @@ impl Reply {
             name = DomainName::new(&target.to_string()).map_err(|_| not_a_name)?;
             owner = target;
         }
-        let absence = match message.header().rcode() {
-            Rcode::NXDOMAIN => Absence::NoSuchName,
+        let absence = match message.opt_rcode() {
+            OptRcode::NXDOMAIN => Absence::NoSuchName,
             _ => Absence::NoRecords,
         };
         Ok(Reply {
@@ -101,6 +126,17 @@ pub(super) fn absolute(name: &DomainName) -> Name<Vec<u8>> {
     Name::vec_from_str(name.as_str()).expect("a DomainName is a name")
 }
 
+/// The records of a section; those of another class do not count.
+fn of_internet(
+    section: Result<RecordSection<'_, Vec<u8>>, ParseError>,
+) -> Result<impl Iterator<Item = Result<ParsedRecord<'_, Vec<u8>>, Fault>>, Fault> {
+    let records = section.map_err(|_| MALFORMED)?;
+    let is_of_internet = |record: &ParsedRecord<'_, _>| record.class() == Class::IN;
+    Ok(records
+        .filter(move |record| record.as_ref().map_or(true, is_of_internet))
+        .map(|record| record.map_err(|_| MALFORMED)))
+}
+
 fn records_of(
     message: &Message<Vec<u8>>,
     owner: &Name<Vec<u8>>,
@@ -108,8 +144,8 @@ fn records_of(
     ttl: &mut Duration,
 ) -> Result<Vec<Data>, Fault> {
     let mut found = Vec::new();
-    for record in message.answer().map_err(|_| MALFORMED)? {
-        let record = record.map_err(|_| MALFORMED)?;
+    for record in of_internet(message.answer())? {
+        let record = record?;
         if record.rtype() != record_type || !record.owner().name_eq(owner) {
             continue;
         }
@@ -128,25 +164,39 @@ fn records_of(
     Ok(found)
 }
 
+/// Where the CNAME of a name leads, or the DNAME of one above it (RFC 6672, 2.2). A DNAME comes with
+/// the CNAME that follows from it. As that is not signed, it may have been removed on the way, and
+/// the validator follows the DNAME without it.
 fn alias_of(
     message: &Message<Vec<u8>>,
     owner: &Name<Vec<u8>>,
     ttl: &mut Duration,
 ) -> Result<Option<Name<Vec<u8>>>, Fault> {
     let mut target: Option<Name<Vec<u8>>> = None;
-    for record in message.answer().map_err(|_| MALFORMED)? {
-        let record = record.map_err(|_| MALFORMED)?;
-        if record.rtype() != Rtype::CNAME || !record.owner().name_eq(owner) {
-            continue;
-        }
-        let cname = record.to_record::<Cname<ParsedName<_>>>();
-        let cname = cname.ok().flatten().ok_or(MALFORMED)?;
-        let found: Name<Vec<u8>> = cname.data().cname().to_name();
+    for record in of_internet(message.answer())? {
+        let record = record?;
+        let found: Name<Vec<u8>> = match record.rtype() {
+            Rtype::CNAME if record.owner().name_eq(owner) => {
+                let cname = record.to_record::<Cname<ParsedName<_>>>();
+                let cname = cname.ok().flatten().ok_or(MALFORMED)?;
+                cname.data().cname().to_name()
+            }
+            Rtype::DNAME if owner.ends_with(&record.owner()) && !record.owner().name_eq(owner) => {
+                let dname = record.to_record::<Dname<ParsedName<_>>>();
+                let dname = dname.ok().flatten().ok_or(MALFORMED)?;
+                let below = owner.clone().strip_suffix(&record.owner());
+                let target = below
+                    .ok()
+                    .and_then(|below| below.chain(dname.data().dname()).ok());
+                target.ok_or(MALFORMED)?.to_name()
+            }
+            _ => continue,
+        };
         if target
             .as_ref()
             .is_some_and(|target| !target.name_eq(&found))
         {
-            return Err((LookupErrorKind::Malformed, "a name has two CNAMEs"));
+            return Err((LookupErrorKind::Malformed, "a name has two aliases"));
         }
         *ttl = record.ttl().into_duration().min(*ttl);
         target = Some(found);
@@ -156,9 +206,8 @@ fn alias_of(
 
 /// RFC 2308, 5: the lesser of the SOA record's own TTL and its field MINIMUM.
 fn absence_ttl(message: &Message<Vec<u8>>) -> Result<Duration, Fault> {
-    for record in message.authority().map_err(|_| MALFORMED)? {
-        let record = record.map_err(|_| MALFORMED)?;
-        if let Ok(Some(soa)) = record.to_record::<Soa<ParsedName<_>>>() {
+    for record in of_internet(message.authority())? {
+        if let Ok(Some(soa)) = record?.to_record::<Soa<ParsedName<_>>>() {
             let ttl = soa.ttl().min(soa.data().minimum());
             return Ok(ttl.into_duration().min(MAX_ABSENCE_TTL));
         }

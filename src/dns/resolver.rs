@@ -6,35 +6,25 @@ use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use domain::base::iana::Rcode;
 use domain::base::{Message, Rtype};
-use domain::dnssec::validator::anchor::TrustAnchors;
-use domain::dnssec::validator::context::{Config, ValidationContext, ValidationState};
-use domain::rdata::ZoneRecordData;
-use domain::zonefile::inplace::{Entry, Zonefile};
 use futures_util::FutureExt as _;
-use futures_util::future::join;
+use futures_util::future::{BoxFuture, join};
 use tokio::time::{Instant, timeout};
 
 use super::cache::Cache;
 use super::reply::{Data, Reply, absolute};
 use super::system;
-use super::transport::{Failure, LOST, Lost, Upstream};
+use super::transport::Upstream;
+use super::validator::{Anchors, Validator};
 use super::{Absence, Addresses, Answer, DomainName, LookupError, LookupErrorKind, Mx, MxRecords};
 use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::tls::dane::TlsaRecord;
 
-/// The keys that sign the root, as IANA publishes them (RFC 7958): of 2017 and 2024.
-const ROOT_ANCHORS: &str = "\
-. IN DS 20326 8 2 E06D44B80B8F1D39A95C0B0D7C65D08458E880409BBC683457104237C7F8EC8D
-. IN DS 38696 8 2 683D2D0ACB8C9B712A1948B27F741219298D0A450D612C483AF444A4C0FB2B16
-";
-
 /// How long a lookup may take, unless [`Resolver::timeout`] says otherwise.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(15);
-/// How long the validator remembers that the keys of a zone could not be verified. It is short, as
-/// a lost packet has the same effect.
-const BOGUS_VALIDITY: Duration = Duration::from_secs(1);
+/// How long a validator is used. It remembers whether a signature is valid, for as long as it lives:
+/// one that has expired since, or was not yet valid by a clock that was wrong, is judged anew.
+const VALIDATOR_LIFETIME: Duration = Duration::from_secs(60);
 
 /// Looks up what a sender of mail needs, and validates it by DNSSEC (RFC 4035). Cheap to clone; the
 /// clones share their cache.
@@ -45,8 +35,9 @@ const BOGUS_VALIDITY: Duration = Duration::from_secs(1);
 /// to it be trusted. The resolver must pass DNSSEC records on; with one that does not, every lookup
 /// in a signed zone [fails](Answer::Failed).
 ///
-/// Answers are kept in memory for as long as their TTL says, at most a day, and failures are not.
-/// Signatures by RSA and by ECDSA with P-256 are verified; a zone with others only is
+/// Answers are kept in memory for as long as their TTL says, at most a day, and together at most
+/// 4 MiB of them; failures are not kept.
+/// Signatures by RSA, ECDSA (P-256 and P-384) and Ed25519 are verified; a zone with others only is
 /// [insecure](Answer::Insecure).
 ///
 /// ```no_run
@@ -76,7 +67,9 @@ pub struct Resolver {
 }
 
 struct Shared {
-    validator: ValidationContext<Upstream>,
+    anchors: Anchors,
+    /// The validator, and since when it is used.
+    validator: Mutex<Option<(Instant, Arc<Validator>)>>,
     cache: Mutex<Cache<(DomainName, Rtype), Validated>>,
 }
 
@@ -86,6 +79,9 @@ struct Validated {
     reply: Arc<Reply>,
     is_secure: bool,
 }
+
+/// Why there is no answer: the kind of the error, and what is known beyond it.
+type Refusal = (LookupErrorKind, String);
 
 impl fmt::Debug for Resolver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -117,10 +113,8 @@ impl Resolver {
 
     pub(super) fn with_servers(servers: Vec<SocketAddr>) -> Self {
         let upstream = Upstream(servers.into());
-        let anchors = TrustAnchors::from_u8(ROOT_ANCHORS.as_bytes());
-        let anchors = anchors.expect("the anchors of the root are DS records");
         Resolver {
-            shared: Shared::new(anchors, &upstream),
+            shared: Shared::new(Anchors::root()),
             timeout: DEFAULT_TIMEOUT,
             upstream,
         }
@@ -149,26 +143,8 @@ impl Resolver {
                         `. IN DS 20326 8 2 E06D44B8…`.";
             Error::new(ErrorKind::Config, Phase::Setup, message).with_hint(hint)
         };
-        let mut file = Zonefile::new();
-        file.set_default_class(domain::base::iana::Class::IN);
-        file.extend_from_slice(records.as_bytes());
-        file.extend_from_slice(b"\n");
-        let mut is_empty = true;
-        for entry in file {
-            let Entry::Record(record) = entry.map_err(|error| invalid(&error.to_string()))? else {
-                return Err(invalid("they include a file"));
-            };
-            match record.data() {
-                ZoneRecordData::Ds(_) | ZoneRecordData::Dnskey(_) => is_empty = false,
-                _ => return Err(invalid(&format!("one is of the type {}", record.rtype()))),
-            }
-        }
-        if is_empty {
-            return Err(invalid("there are none"));
-        }
-        let anchors = TrustAnchors::from_u8(records.as_bytes());
-        let anchors = anchors.map_err(|error| invalid(&error.to_string()))?;
-        self.shared = Shared::new(anchors, &self.upstream);
+        let anchors = Anchors::parse(records).map_err(|why| invalid(&why))?;
+        self.shared = Shared::new(anchors);
         Ok(self)
     }
 
@@ -185,15 +161,14 @@ impl Resolver {
     }
 
     /// Looks up the servers of a domain, its MX records. A host in them that is not a valid name is
-    /// left out; if none is valid, the lookup [fails](Answer::Failed).
+    /// left out. If none is valid, there are no [exchanges](MxRecords::exchanges).
     pub async fn mx(&self, domain: &DomainName) -> Answer<MxRecords> {
         let answer = self.look_up(domain, Rtype::MX).await;
         self.convert(domain, "MX", answer, |reply, records| {
-            let exchanges: Vec<Mx> = records.iter().filter_map(to_mx).collect();
-            (!exchanges.is_empty()).then(|| MxRecords {
+            Some(MxRecords {
                 name: reply.name.clone(),
                 aliases: reply.aliases.clone(),
-                exchanges,
+                exchanges: records.iter().filter_map(to_mx).collect(),
             })
         })
     }
@@ -222,12 +197,12 @@ impl Resolver {
     }
 
     /// Looks up the TLSA records of a server (RFC 6698, 3): those of `_25._tcp.mx.example.org` for
-    /// the port 25 and the base domain `mx.example.org`. CNAMEs are followed.
+    /// the port 25 and the base domain `mx.example.org`. CNAMEs are followed. If that name is too
+    /// long for the DNS, it [does not exist](Absence::NoSuchName).
     pub async fn tlsa(&self, base: &DomainName, port: u16) -> Answer<Vec<TlsaRecord>> {
+        // A name that is too long for the DNS does not exist.
         let Ok(name) = DomainName::new(&format!("_{port}._tcp.{base}")) else {
-            let kind = LookupErrorKind::Malformed;
-            let detail = "the name with the port is too long";
-            return Answer::Failed(LookupError::new(base.clone(), "TLSA", kind, detail));
+            return Answer::SecureAbsence(Absence::NoSuchName);
         };
         let answer = self.look_up(&name, Rtype::TLSA).await;
         self.convert(&name, "TLSA", answer, |_, records| {
@@ -266,7 +241,7 @@ impl Resolver {
         &self,
         name: &DomainName,
         record_type: &'static str,
-        answer: Result<Validated, (LookupErrorKind, String)>,
+        answer: Result<Validated, Refusal>,
         convert: impl FnOnce(&Reply, &[Data]) -> Option<T>,
     ) -> Answer<T> {
         let failed = |kind, detail: String| {
@@ -288,11 +263,7 @@ impl Resolver {
     }
 
     /// Looks up and validates, or takes the answer from the cache.
-    async fn look_up(
-        &self,
-        name: &DomainName,
-        record_type: Rtype,
-    ) -> Result<Validated, (LookupErrorKind, String)> {
+    async fn look_up(&self, name: &DomainName, record_type: Rtype) -> Result<Validated, Refusal> {
         let key = (name.clone(), record_type);
         let cache = || {
             self.shared
@@ -311,43 +282,57 @@ impl Resolver {
             Err(_) => return Err((LookupErrorKind::TimedOut, String::new())),
         };
         let now = Instant::now();
-        cache().insert(key, answer.clone(), now, now + answer.reply.ttl);
+        let size = key_size(name) + answer.reply.size();
+        let expires = now + answer.reply.ttl;
+        cache().insert(key, answer.clone(), size, now, expires);
         Ok(answer)
+    }
+
+    /// Looks up the DS records of a zone.
+    fn keys_of<'a>(&'a self, zone: &'a DomainName) -> BoxFuture<'a, Result<Validated, Refusal>> {
+        self.look_up(zone, Rtype::DS).boxed()
     }
 
     async fn ask_and_validate(
         &self,
         name: &DomainName,
         record_type: Rtype,
-    ) -> Result<Validated, (LookupErrorKind, String)> {
+    ) -> Result<Validated, Refusal> {
         let asked = self.upstream.ask(&absolute(name), record_type).await;
-        let message = asked.map_err(|failure| (kind_of(&failure), failure.to_string()))?;
+        let message = asked.map_err(|failure| (failure.kind(), failure.to_string()))?;
         let malformed = || (LookupErrorKind::Malformed, String::new());
         let mut message =
             Message::from_octets(message.as_slice().to_vec()).map_err(|_| malformed())?;
         // Before it is validated, as the validator has no words for these faults.
         let fault = |(kind, detail): (_, &str)| (kind, detail.to_owned());
-        Reply::read(&message, name, record_type).map_err(fault)?;
-        let validating = async {
-            let validator = &self.shared.validator;
-            let validated = validator.validate_msg::<_, Vec<u8>>(&mut message).await;
-            (validated, LOST.with(Lost::take))
+        let reply = Reply::read(&message, name, record_type).map_err(fault)?;
+        // The DS records of a zone are of one above it, which bounds the recursion.
+        let parent = name.as_str().split_once('.');
+        let parent = parent.and_then(|(_, parent)| DomainName::new(parent).ok());
+        let names = match record_type {
+            Rtype::DS => parent.iter().collect(),
+            _ => reply.names(),
         };
-        let (validated, lost) = LOST.scope(Lost::default(), validating).await;
-        let (state, reason) = validated.map_err(|_| malformed())?;
-        let is_secure = match state {
-            ValidationState::Secure => true,
-            // Below no anchor: insecure by RFC 7672, 2.1.1, too.
-            ValidationState::Insecure | ValidationState::Indeterminate => false,
-            ValidationState::Bogus => {
-                if let Some(failure) = lost {
-                    let detail = format!("the keys of its zone cannot be looked up: {failure}");
-                    return Err((kind_of(&failure), detail));
-                }
-                let reason = reason.as_ref().and_then(|reason| reason.text()?.ok());
-                let reason = reason.map(ToString::to_string).unwrap_or_default();
-                return Err(refused(&reason));
+        let mut validator = self.shared.validator(&self.upstream);
+        let is_secure = loop {
+            if validator.validate(&mut message, &reply.name).await? {
+                break true;
             }
+            let mut anchors = validator.anchors().clone();
+            let mut is_added = false;
+            for zone in validator.unfollowed_zones(&names) {
+                let keys = self.keys_of(&zone).await?;
+                if keys.is_secure
+                    && keys.reply.name == zone
+                    && let Ok(records) = &keys.reply.records
+                {
+                    is_added |= anchors.add(&zone, records.iter().filter_map(octets));
+                }
+            }
+            if !is_added {
+                break false;
+            }
+            validator = Arc::new(Validator::new(anchors, &self.upstream));
         };
         // Once more, as the TTLs of signed records have been bounded by the signatures (RFC 4035,
         // 5.3.3).
@@ -360,33 +345,29 @@ impl Resolver {
 }
 
 impl Shared {
-    fn new(anchors: TrustAnchors, upstream: &Upstream) -> Arc<Self> {
-        let mut config = Config::new();
-        config.set_max_bogus_validity(BOGUS_VALIDITY);
+    fn new(anchors: Anchors) -> Arc<Self> {
         Arc::new(Shared {
-            validator: ValidationContext::with_config(anchors, upstream.clone(), config),
+            anchors,
+            validator: Mutex::new(None),
             cache: Mutex::new(Cache::new()),
         })
     }
-}
 
-/// What it means that the validator refuses an answer for this reason.
-fn refused(reason: &str) -> (LookupErrorKind, String) {
-    if reason.starts_with("Missing SOA") {
-        let detail = "the answer is empty, as of a server that does not know the domain";
-        return (LookupErrorKind::ServerFailure, detail.into());
-    }
-    (LookupErrorKind::Bogus, reason.to_owned())
-}
-
-fn kind_of(failure: &Failure) -> LookupErrorKind {
-    match failure {
-        Failure::TimedOut(_) => LookupErrorKind::TimedOut,
-        Failure::Network(..) => LookupErrorKind::Network,
-        Failure::Malformed(_) => LookupErrorKind::Malformed,
-        Failure::ForeignSignature(_) => LookupErrorKind::Bogus,
-        Failure::Code(_, Rcode::SERVFAIL) => LookupErrorKind::ServerFailure,
-        Failure::Code(..) => LookupErrorKind::Refused,
+    /// The validator of now.
+    fn validator(&self, upstream: &Upstream) -> Arc<Validator> {
+        let mut current = self
+            .validator
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        if let Some((since, validator)) = &*current
+            && now - *since < VALIDATOR_LIFETIME
+        {
+            return validator.clone();
+        }
+        let validator = Arc::new(Validator::new(self.anchors.clone(), upstream));
+        *current = Some((now, validator.clone()));
+        validator
     }
 }
 
@@ -439,6 +420,11 @@ fn merge(mut v4: Addresses, v6: Addresses) -> Addresses {
     v4.addresses.extend(v6.addresses);
     v4.is_name_secure &= v6.is_name_secure;
     v4
+}
+
+/// The size of a key of the cache, with what keeps it in order, about, in bytes.
+fn key_size(name: &DomainName) -> usize {
+    name.as_str().len() + 128
 }
 
 /// `None` if the host is not a name.

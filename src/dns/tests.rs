@@ -15,11 +15,16 @@ use tokio::net::{TcpListener, UdpSocket};
 
 use super::*;
 
+mod signed;
+
 /// What a resolver makes of a question. `None` for silence.
 type Answers = fn(&Message<Vec<u8>>) -> Option<Vec<u8>>;
 
 /// A resolver on the loopback interface, and how many questions it has had.
-async fn serve(udp: Answers, tcp: Answers) -> (SocketAddr, Arc<AtomicUsize>) {
+async fn serve(
+    udp: impl Fn(&Message<Vec<u8>>) -> Option<Vec<u8>> + Send + 'static,
+    tcp: impl Fn(&Message<Vec<u8>>) -> Option<Vec<u8>> + Send + 'static,
+) -> (SocketAddr, Arc<AtomicUsize>) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
     let socket = UdpSocket::bind(address).await.unwrap();

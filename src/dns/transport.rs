@@ -1,23 +1,21 @@
 //! Questions to resolvers, by UDP, and by TCP where the answer does not fit.
 
 use std::fmt;
-use std::future::Future;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use domain::base::iana::Rcode;
+use domain::base::iana::OptRcode;
 use domain::base::{Message, MessageBuilder, Name, ParsedName, Rtype};
-use domain::net::client::request::{
-    self, ComposeRequest as _, GetResponse, RequestMessage, SendRequest,
-};
+use domain::net::client::request::{ComposeRequest as _, RequestMessage};
 use domain::rdata::Rrsig;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::timeout;
+
+use super::LookupErrorKind;
 
 /// The size of answers by UDP that a resolver may send: those that are not fragmented on the way
 /// (DNS Flag Day 2020).
@@ -41,10 +39,10 @@ pub(super) enum Failure {
     /// A signature in the answer cannot be one of its record.
     ForeignSignature(SocketAddr),
     /// The answer is an error.
-    Code(SocketAddr, Rcode),
+    Code(SocketAddr, OptRcode),
 }
 
-type Request = RequestMessage<Vec<u8>>;
+pub(super) type Request = RequestMessage<Vec<u8>>;
 
 impl Upstream {
     /// Asks for the records of a name, with what proves them. The bit CD lets data arrive that a
@@ -64,7 +62,7 @@ impl Upstream {
     }
 
     /// Sends a question until a resolver answers it.
-    async fn send(&self, mut request: Request) -> Result<Message<Bytes>, Failure> {
+    pub(super) async fn send(&self, mut request: Request) -> Result<Message<Bytes>, Failure> {
         request.header_mut().set_random_id();
         request.header_mut().set_rd(true);
         request.header_mut().set_cd(true);
@@ -100,16 +98,17 @@ async fn exchange(
     let network = |error| Failure::Network(server, error);
     let mut answer = by_udp(server, request, question).await.map_err(network)?;
     if answer.header().tc() {
-        answer = by_tcp(server, question).await.map_err(network)?;
-        if !request.is_answer(answer.for_slice()) {
-            return Err(Failure::Malformed(server));
-        }
+        let octets = by_tcp(server, question).await.map_err(network)?;
+        answer = Message::from_octets(octets)
+            .ok()
+            .filter(|answer| request.is_answer(answer.for_slice()) && !answer.header().tc())
+            .ok_or(Failure::Malformed(server))?;
     }
-    match answer.header().rcode() {
-        Rcode::NOERROR | Rcode::NXDOMAIN if has_foreign_signature(&answer) => {
+    match answer.opt_rcode() {
+        OptRcode::NOERROR | OptRcode::NXDOMAIN if has_foreign_signature(&answer) => {
             Err(Failure::ForeignSignature(server))
         }
-        Rcode::NOERROR | Rcode::NXDOMAIN => Ok(answer),
+        OptRcode::NOERROR | OptRcode::NXDOMAIN => Ok(answer),
         code => Err(Failure::Code(server, code)),
     }
 }
@@ -155,7 +154,7 @@ async fn by_udp(
 }
 
 /// RFC 1035, 4.2.2: a message follows its length in two octets.
-async fn by_tcp(server: SocketAddr, question: &[u8]) -> io::Result<Message<Bytes>> {
+async fn by_tcp(server: SocketAddr, question: &[u8]) -> io::Result<Bytes> {
     let mut stream = TcpStream::connect(server).await?;
     let length = u16::try_from(question.len()).map_err(io::Error::other)?;
     stream
@@ -163,56 +162,19 @@ async fn by_tcp(server: SocketAddr, question: &[u8]) -> io::Result<Message<Bytes
         .await?;
     let mut answer = vec![0; stream.read_u16().await?.into()];
     stream.read_exact(&mut answer).await?;
-    Message::from_octets(answer.into()).map_err(|_| io::ErrorKind::InvalidData.into())
+    Ok(answer.into())
 }
 
-/// The failure of a question that the validator asked, which its own error does not have.
-#[derive(Debug, Default)]
-pub(super) struct Lost(Mutex<Option<Failure>>);
-
-tokio::task_local! {
-    /// That of the lookup that this task is in.
-    pub(super) static LOST: Lost;
-}
-
-impl Lost {
-    fn set(&self, failure: Failure) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(failure);
-    }
-
-    pub(super) fn take(&self) -> Option<Failure> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
-}
-
-/// For the validator, which looks up the keys of zones.
-impl SendRequest<Request> for Upstream {
-    fn send_request(&self, request: Request) -> Box<dyn GetResponse + Send + Sync> {
-        let upstream = self.clone();
-        Box::new(Lookup { upstream, request })
-    }
-}
-
-#[derive(Debug)]
-struct Lookup {
-    upstream: Upstream,
-    request: Request,
-}
-
-impl GetResponse for Lookup {
-    fn get_response(
-        &mut self,
-    ) -> Pin<Box<dyn Future<Output = Result<Message<Bytes>, request::Error>> + Send + Sync + '_>>
-    {
-        Box::pin(async {
-            let answer = self.upstream.send(self.request.clone()).await;
-            answer.map_err(|failure| {
-                let lost = |lost: &Lost| lost.set(failure);
-                // Outside of a lookup, there is none to tell.
-                _ = LOST.try_with(lost);
-                request::Error::NoTransportAvailable
-            })
-        })
+impl Failure {
+    pub(super) fn kind(&self) -> LookupErrorKind {
+        match self {
+            Failure::TimedOut(_) => LookupErrorKind::TimedOut,
+            Failure::Network(..) => LookupErrorKind::Network,
+            Failure::Malformed(_) => LookupErrorKind::Malformed,
+            Failure::ForeignSignature(_) => LookupErrorKind::Bogus,
+            Failure::Code(_, OptRcode::SERVFAIL) => LookupErrorKind::ServerFailure,
+            Failure::Code(..) => LookupErrorKind::Refused,
+        }
     }
 }
 

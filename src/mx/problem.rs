@@ -75,8 +75,8 @@ pub(super) fn problem(problem: MxProblem, place: impl fmt::Display, detail: &str
                 names (MxClient::own_names)."
         }
         MxProblem::NoValidHost | MxProblem::NoSuchHost | MxProblem::NoAddress => {
-            "The domain's DNS records are faulty or incomplete: check the spelling of the address, and tell \
-                the domain's postmaster by other means."
+            "The domain's DNS records are faulty or incomplete: check the spelling of the address, \
+                and tell the domain's postmaster by other means."
         }
         MxProblem::AddressRefused => {
             "The domain names a server at an address that mail may not go to: check the address of \

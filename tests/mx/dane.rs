@@ -46,13 +46,12 @@ fn decision(receipt: &MxReceipt) -> Decision {
 
 /// The domains for which Postfix comes to another decision. The rule that decides each is in
 /// `docs/direct-delivery.md`.
-const DIFFERENCES: [(&str, Decision); 8] = [
+const DIFFERENCES: [(&str, Decision); 7] = [
     // Unsigned MX records lead to a signed host.
     ("insecure-mx-mismatch.unsigned", Decision::Delayed),
     ("domain-leaves", Decision::Delayed),
     ("domain-enters.unsigned", Decision::Delayed),
     // Unbound validates these signatures.
-    ("ed25519.example.", Decision::Delayed),
     ("ed448.example.", Decision::Delayed),
     // The authority of the record has expired.
     ("ta-is-below-expired", Decision::Verified),

@@ -41,6 +41,7 @@ fn the_zones_are_signed_unsigned_and_broken() {
         ("unsigned.example", 0, false),
         ("nokeys.example", 0, false),
         ("ed25519.example", 0, true),
+        ("p384.example", 0, true),
         ("expired.example", SERVFAIL, false),
         ("forged.example", SERVFAIL, false),
         ("wrongds.example", SERVFAIL, false),

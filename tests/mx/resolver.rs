@@ -82,6 +82,12 @@ async fn mx_records() {
         ("nokeys.example", Is::Insecure),
         ("text.nokeys.example", Is::InsecureAbsent(NoRecords)),
         ("absent.nokeys.example", Is::InsecureAbsent(NoSuchName)),
+        // Other algorithms than those of RSA and ECDSA with P-256.
+        ("ed25519.example", Is::Secure),
+        ("mx.ed25519.example", Is::Absent(NoRecords)),
+        ("absent.ed25519.example", Is::Absent(NoSuchName)),
+        ("p384.example", Is::Secure),
+        ("absent.p384.example", Is::Absent(NoSuchName)),
         ("ed448.example", Is::Insecure),
         ("absent.ed448.example", Is::InsecureAbsent(NoSuchName)),
         // Broken.
@@ -141,8 +147,7 @@ async fn mx_records_have_preferences_hosts_and_aliases() {
     let odd = mx("odd.signed.example").await;
     assert_eq!(odd.exchanges.len(), 1);
     assert_eq!(odd.exchanges[0].host, Some(name("mx1.signed.example")));
-    let worse = resolver.mx(&name("worse.signed.example")).await;
-    assert_eq!(is(&worse), Is::Failed(LookupErrorKind::Malformed));
+    assert_eq!(mx("worse.signed.example").await.exchanges, []);
 }
 
 #[tokio::test]
@@ -198,6 +203,8 @@ async fn tlsa_records() {
         ("nsec3.example", Is::Absent(NoSuchName)),
         ("big.signed.example", Is::Secure),
         ("mx.unsigned.example", Is::Insecure),
+        ("mx.ed25519.example", Is::Secure),
+        ("ed25519.example", Is::Absent(NoSuchName)),
         ("tlsa.forged.example", BOGUS),
         ("stripped.forged.example", BOGUS),
         ("mx.missing.example", SERVFAIL),
