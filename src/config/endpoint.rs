@@ -50,6 +50,8 @@ pub struct Endpoint {
     pub(crate) server: Host,
     /// The address to connect to, instead of host and port.
     local: Option<Destination>,
+    /// The server is one of the recipients' domain, by its MX records.
+    pub(crate) is_mx: bool,
     pub(crate) port: Option<u16>,
     pub(crate) route: Route,
     pub(crate) security: Security,
@@ -104,6 +106,7 @@ impl Endpoint {
             server: Host::new(&printable(&host)),
             host,
             local: None,
+            is_mx: false,
             port: None,
             route: Route::default(),
             security: Security::default(),
@@ -444,6 +447,7 @@ impl Endpoint {
             host: host.to_owned(),
             server: Host::new(&printable(host)),
             local: Some(Destination::Address((address, port).into())),
+            is_mx: true,
             port: Some(port),
             login: LoginSettings::default(),
             ..self.clone()

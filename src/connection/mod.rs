@@ -114,6 +114,7 @@ pub struct Connection {
     info: Arc<SessionInfo>,
     /// The user of the last login; empty if it has none.
     user: String,
+    is_mx: bool,
     /// The mechanisms that a login may use, in this order; empty for any.
     mechanisms: Vec<Mechanism>,
     auth_in_clear: bool,
@@ -485,6 +486,7 @@ impl Connection {
             reply: None,
             port: machine.port(),
             lmtp: machine.protocol() == Protocol::Lmtp,
+            is_mx: self.is_mx,
             secure: machine.is_secure(),
             fell_back: self.info.plaintext_reason.is_some(),
             offered: machine.capabilities(),

@@ -182,6 +182,7 @@ impl Connection {
                 ..SessionInfo::default()
             }),
             user: String::new(),
+            is_mx: endpoint.is_mx,
             mechanisms: endpoint.login.mechanisms.clone(),
             auth_in_clear: endpoint.auth_in_clear,
             all_or_nothing: endpoint.all_or_nothing,

@@ -19,6 +19,9 @@ pub(crate) struct Facts<'a> {
     pub(crate) port: Option<u16>,
     /// The protocol is LMTP, not SMTP.
     pub(crate) lmtp: bool,
+    /// The server is one of the recipients' domain, by its MX records: the program chose neither it
+    /// nor its port, and has no login there.
+    pub(crate) is_mx: bool,
     /// TLS is active.
     pub(crate) secure: bool,
     /// TLS is not active because STARTTLS was not offered or failed, not because it is switched
@@ -90,6 +93,9 @@ pub(crate) fn for_refusal(facts: &Facts<'_>) -> Option<Advice> {
 
 /// How to get TLS if it is not active, by policy, protocol and offer.
 fn use_tls(facts: &Facts<'_>) -> &'static str {
+    if facts.is_mx {
+        return ", and it does not work here: the domain's postmaster must put STARTTLS in order.";
+    }
     match (facts.lmtp, facts.offered.offers("STARTTLS")) {
         (true, true) if facts.fell_back => {
             ", and STARTTLS failed: with tls=required the error tells why."
@@ -263,6 +269,8 @@ pub(super) enum When {
     StartTlsUnused,
     Smtp,
     Lmtp,
+    /// The server is one of the recipients' domain.
+    Mx,
     /// There was no successful login.
     LoggedOut,
     LoggedIn,
@@ -287,6 +295,7 @@ impl When {
             }
             When::Smtp => !facts.lmtp,
             When::Lmtp => facts.lmtp,
+            When::Mx => facts.is_mx,
             When::LoggedOut => facts.logged_in.is_none(),
             When::LoggedIn => facts.logged_in.is_some(),
             When::NoLoginOffered => facts.offered.auth().is_empty(),
@@ -353,6 +362,7 @@ mod tests {
             reply: None,
             port: None,
             lmtp: false,
+            is_mx: false,
             secure: false,
             fell_back: false,
             offered,
@@ -1188,6 +1198,43 @@ mod tests {
         }
     }
 
+    /// A server of the recipients' domain.
+    #[test]
+    fn advice_about_a_server_that_the_dns_names_follows_the_reply() {
+        let offered = offering("250-STARTTLS\r\n");
+        let facts = Facts {
+            is_mx: true,
+            ..clear(&offered)
+        };
+        table(
+            facts,
+            &[
+                (Greeting, "554 5.7.1 No", "refuses mail from this machine"),
+                (
+                    Mail,
+                    "530 5.7.0 Authentication required",
+                    "MX records name the wrong one",
+                ),
+                (
+                    Mail,
+                    "530 5.7.0 Must issue a STARTTLS command first",
+                    "must put STARTTLS in order",
+                ),
+                (
+                    Rcpt,
+                    "554 5.7.1 <a@example.org>: Relay access denied",
+                    "though the domain's MX records name it",
+                ),
+                (
+                    Rcpt,
+                    "553 5.7.1 <a@example.org>: Sender address rejected: not logged in",
+                    "from its own users alone",
+                ),
+                (Rcpt, "550 5.1.1 No such user", "no such mailbox"),
+            ],
+        );
+    }
+
     #[test]
     fn no_advice_contradicts_the_facts() {
         let none = offering("");
@@ -1216,14 +1263,21 @@ mod tests {
                     user: if login { "bob@example.org" } else { "" },
                     ..clear(if offers { &all } else { &none })
                 };
-                let ways = [(false, false), (false, true), (true, false)];
-                let ways = ways
-                    .into_iter()
-                    .filter(|(_, fell_back)| !(secure && *fell_back));
+                let ways = [
+                    (false, false, false),
+                    (false, true, false),
+                    (true, false, false),
+                    (false, false, true),
+                    (false, true, true),
+                ];
+                let ways = ways.into_iter().filter(|(_, fell_back, is_mx)| {
+                    !(secure && *fell_back || *is_mx && (login || phase == Auth))
+                });
                 let cases = ways.flat_map(|way| texts.iter().map(move |text| (way, text)));
-                for ((lmtp, fell_back), (text, reply)) in cases {
+                for ((lmtp, fell_back, is_mx), (text, reply)) in cases {
                     let facts = Facts {
                         lmtp,
+                        is_mx,
                         fell_back,
                         reply: Some(reply),
                         ..facts
@@ -1248,6 +1302,15 @@ mod tests {
                         "STARTTLS is used",
                         "wants TLS",
                     ];
+                    let own_choice = [
+                        "give a user name",
+                        "give the user name",
+                        "Without a login",
+                        "submission port",
+                        "check the host",
+                        "smtps://",
+                        "tls=",
+                    ];
                     let delayed = ["later", "for the moment", "at the moment"];
                     let contradicts = login && told(&login_advised)
                     || !login && phase != Auth && told(&login_assumed)
@@ -1257,6 +1320,7 @@ mod tests {
                     || !matches!(phase, Auth | Hello) && told(&["Check user name and password"])
                     || (fell_back || lmtp || !offers) && told(&["leave out tls=none"])
                     || lmtp && told(&["smtps://", "587", "465", "smtp://"])
+                    || is_mx && told(&own_choice)
                     || !offers && told(&["STARTTLS is used", "STARTTLS failed"])
                     || offers && told(&["offers no STARTTLS"]);
                     if contradicts {
@@ -1264,7 +1328,7 @@ mod tests {
                             advice.text.clone(),
                             format!(
                                 "{phase} {text}, TLS {secure}, login {login}, LMTP {lmtp}, \
-                                fell back {fell_back}"
+                                MX {is_mx}, fell back {fell_back}"
                             ),
                         );
                     }

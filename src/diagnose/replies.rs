@@ -36,6 +36,7 @@ const fn advise(advice: Say) -> Row {
 
 const CLEAR: &[When] = &[InClear];
 const TLS: &[When] = &[InTls];
+const MX: &[When] = &[Mx];
 const LOGGED_IN: &[When] = &[LoggedIn];
 const LOGGED_OUT: &[When] = &[LoggedOut];
 const LOGGED_OUT_OF_SMTP: &[When] = &[LoggedOut, Smtp];
@@ -81,6 +82,9 @@ pub(super) const ROWS: &[Row] = &[
     Row { when: &[InClear, Lmtp], phases: HELLO, codes: &["530"], words: &["starttls"],
         ..advise(It("The server answers nothing before TLS, not even LHLO, without which there is \
             no STARTTLS: have its administrator correct that.")) },
+    Row { when: MX, phases: HELLO, codes: &["500", "502", "504", "530"],
+        ..advise(It("The server does not speak SMTP as a mail server does: tell the domain's \
+            postmaster by other means.")) },
     Row { when: CLEAR, phases: HELLO, codes: &["530"], words: &["starttls"],
         ..advise(It("The server answers nothing before TLS, not even EHLO, without which there is \
             no STARTTLS: use smtps:// (port 465), or have its administrator correct that.")) },
@@ -110,6 +114,9 @@ pub(super) const ROWS: &[Row] = &[
             issuer.")) },
 
     // STARTTLS.
+    Row { when: MX, phases: STARTTLS, codes: &["5"],
+        ..advise(It("The server offers STARTTLS and refuses it: the domain's postmaster must put \
+            it in order.")) },
     Row { phases: STARTTLS, codes: &["5"], words: &["already"],
         ..advise(It("The server takes this connection for one inside TLS: a tunnel or proxy \
             between has probably added TLS. Connect to the server itself. Only where the tunnel \
@@ -175,6 +182,7 @@ pub(super) const ROWS: &[Row] = &[
         "quota of your plan"], ..advise(It(CREDITS)) },
 
     // Google's relay, whose reply mentions EHLO too.
+    Row { when: MX, words: &["credentials for relay"], ..advise(It(MX_RELAY)) },
     Row { when: LOGGED_OUT, words: &["credentials for relay"], ..advise(It(REGISTER)) },
     Row { when: LOGGED_IN, words: &["credentials for relay"], ..advise(It(REGISTER_LOGGED_IN)) },
 
@@ -297,6 +305,7 @@ pub(super) const ROWS: &[Row] = &[
     Row { when: &[OnSubmissionPort], phases: GREETING, codes: &["5"],
         ..advise(It("The server takes no mail from here: check the host. If it is right, ask its \
             administrator whether this network may connect.")) },
+    Row { when: MX, phases: GREETING, codes: &["5"], ..advise(It(MX_REFUSES)) },
     Row { when: &[Lmtp], phases: GREETING, codes: &["5"],
         ..advise(It("The server takes no mail from here: check the host and the port. If they are \
             right, ask its administrator whether this client may connect.")) },
@@ -319,9 +328,13 @@ pub(super) const ROWS: &[Row] = &[
         "invalid dns mx"], ..advise(It(SENDER_DOMAIN)) },
 
     // The senders that this login may use.
+    Row { when: MX, words: &["sender address rejected: not logged in"],
+        ..advise(It(MX_SENDER)) },
     Row { when: &[LoggedOut], words: &["sender address rejected: not logged in"],
         ..advise(It(SENDER_OF_A_LOGIN)) },
     Row { words: UNVERIFIED, ..advise(It(VERIFY_SENDER)) },
+    Row { when: MX, codes: &["5"], enhanced: &["7.60", "2.252"], ..advise(It(MX_SENDER)) },
+    Row { when: MX, words: OTHER_SENDER, ..advise(It(MX_SENDER)) },
     Row { when: LOGGED_OUT, codes: &["5"], enhanced: &["7.60", "2.252"],
         ..advise(It(SENDER_OF_A_LOGIN)) },
     Row { when: LOGGED_OUT, words: OTHER_SENDER, ..advise(It(SENDER_OF_A_LOGIN)) },
@@ -343,6 +356,9 @@ pub(super) const ROWS: &[Row] = &[
         ..advise(It(LOGIN_DOES_NOT_COUNT)) },
     Row { when: LOGGED_IN, phases: MESSAGE, words: LOGIN_WANTED,
         ..advise(It(LOGIN_DOES_NOT_COUNT)) },
+    Row { when: MX, codes: &["530"], ..advise(It(MX_LOGIN)) },
+    Row { when: MX, enhanced: &["7.57"], ..advise(It(MX_LOGIN)) },
+    Row { when: MX, words: LOGIN_WANTED, ..advise(It(MX_LOGIN)) },
     Row { when: &[LoggedOut, Lmtp, NoLoginOffered], codes: &["530"], ..advise(It(NO_LOGIN)) },
     Row { when: &[LoggedOut, Lmtp, NoLoginOffered], enhanced: &["7.57"], ..advise(It(NO_LOGIN)) },
     Row { when: &[LoggedOut, Lmtp, NoLoginOffered], words: LOGIN_WANTED, ..advise(It(NO_LOGIN)) },
@@ -441,6 +457,8 @@ pub(super) const ROWS: &[Row] = &[
         ..advise(It(NO_MAILBOX)) },
     Row { when: LOGGED_IN, phases: MESSAGE, codes: RELAY_CODES, words: RELAYING,
         ..advise(It(RELAY_LOGGED_IN)) },
+    Row { when: MX, phases: MESSAGE, codes: RELAY_CODES, words: RELAYING,
+        ..advise(It(MX_RELAY)) },
     Row { when: LOGGED_OUT, phases: MESSAGE, codes: RELAY_CODES, words: RELAYING,
         ..advise(It(RELAY)) },
     Row { phases: RCPT, codes: &["5"], enhanced: &["1.3"], ..advise(It(RECIPIENT_SYNTAX)) },
@@ -496,6 +514,8 @@ pub(super) const ROWS: &[Row] = &[
     Row { codes: &["5"], words: &["spam", "antispam", "content filter", "unsolicited", "virus",
         "content denied", "banned content"], ..advise(It(FILTERED)) },
 
+    Row { when: MX, codes: &["5"], enhanced: &["7.1"],
+        words: &["client host rejected: access denied"], ..advise(It(MX_REFUSES)) },
     // Postfix on a submission port, without a login.
     Row { when: &[LoggedOut, Lmtp], codes: &["5"], enhanced: &["7.1"],
         words: &["client host rejected: access denied"], ..advise(It(ADDRESS_BLOCKED)) },
@@ -760,6 +780,16 @@ const LOGIN_WANTS_TLS: &str = "The server takes this login only inside TLS";
 const TLS_UNSEEN: &str = "The server takes this connection for one in clear, though TLS is active: \
     what ends TLS before it (a proxy, a load balancer) does not tell it. Connect to the server \
     itself, or have its administrator correct that.";
+const MX_LOGIN: &str = "The server takes mail from those alone who log in, and so is not one for \
+    mail from other domains: the domain's MX records name the wrong one. Tell the domain's \
+    postmaster by other means.";
+const MX_RELAY: &str = "The server takes no mail for the domain of the recipient, though the \
+    domain's MX records name it: tell the domain's postmaster by other means.";
+const MX_REFUSES: &str = "The server refuses mail from this machine, and its words say why. As a \
+    rule, the machine's address is on a block list, is one of a home or cloud network, or has no \
+    name in the DNS (PTR).";
+const MX_SENDER: &str = "The server takes this sender from its own users alone: use a sender of \
+    a domain of your own.";
 const LOGIN_FIRST: &str = "The server wants a login first: give a user name and a password, and \
     use TLS (smtp:// with STARTTLS on port 587, or smtps:// on port 465).";
 const LOGIN_FIRST_IN_TLS: &str = "The server wants a login first: give a user name and a password.";

@@ -173,6 +173,14 @@ impl HostPolicy {
                     operator, or send through a relay.",
             );
         }
+        // The usual hints are about a server of one's own choice.
+        if error.phase() == Phase::Greeting && error.reply().is_none() {
+            return error.with_hint(
+                "The server is overloaded, or not a mail server, or refuses this machine's address \
+                    before it says a word: try again later, and if other domains take mail from \
+                    here, tell this domain's postmaster by other means.",
+            );
+        }
         let policy = match &self.protection {
             Protection::Dane(_) => "DANE",
             Protection::MtaSts(_) => "MTA-STS",
@@ -182,7 +190,6 @@ impl HostPolicy {
             return error;
         }
         error.set_transient(true);
-        // The usual hint is about a server of one's own choice.
         if error.phase() == Phase::StartTls && error.reply().is_none() {
             error = error.with_hint(
                 "The domain demands TLS for its mail, and this server of it has none: the message \
