@@ -280,7 +280,7 @@ impl MxClient {
     }
 
     /// Sets the maximum time to fetch a policy of MTA-STS; 60 seconds by default, which is also the
-    /// maximum.
+    /// maximum. With a [deadline](Timeouts::deadline), at most half of the time that is left.
     pub fn policy_timeout(self, time: Duration) -> Self {
         self.set(|config| config.policy_timeout = time)
     }
@@ -383,8 +383,8 @@ impl MxClient {
     /// Nothing was sent: the message cannot be read or is not valid, or it contains a stream
     /// and has recipients of several domains, or is to go to all recipients or none and has several
     /// domains. Or, with [MTA-STS](Self::mta_sts), there are no trust anchors
-    /// ([`ErrorKind::Config`](crate::ErrorKind::Config)). All failures of domains and servers are in
-    /// the [`MxReceipt`].
+    /// ([`ErrorKind::Config`](crate::ErrorKind::Config)). All failures of domains and servers are
+    /// in the [`MxReceipt`].
     ///
     /// # Cancel safety
     ///

@@ -315,8 +315,13 @@ impl Delivery<'_> {
     /// Finds the domain's policy of MTA-STS.
     async fn discover(&self, hosts: &Hosts, domain: &DomainName) -> Discovery {
         let config = &self.client.config;
-        let fetcher = self.client.policy_fetcher();
-        let found = config.policies.find(domain, &config.resolver, fetcher);
+        let mut fetcher = self.client.policy_fetcher().clone();
+        if let Some((at, _)) = self.clock.deadline() {
+            // A server of policies that does not answer leaves time for the message.
+            let left = at.saturating_duration_since(Instant::now());
+            fetcher = fetcher.timeout(config.policy_timeout.min(left / 2));
+        }
+        let found = config.policies.find(domain, &config.resolver, &fetcher);
         let found = found.await;
         if let Some(problem) = &found.problem
             && let Some(result) = problem.result_type()
@@ -590,7 +595,7 @@ impl Delivery<'_> {
             return looking.await;
         };
         timeout_at(at, looking).await.unwrap_or_else(|_| {
-            let message = format!("the DNS did not answer before the deadline of {length:?}");
+            let message = format!("the lookups did not end before the deadline of {length:?}");
             Err(Error::new(ErrorKind::Timeout, Phase::Connect, message)
                 .with_hint("Check the resolver, or allow more time (Timeouts::deadline)."))
         })

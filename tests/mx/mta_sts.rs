@@ -264,6 +264,28 @@ async fn a_policy_that_cannot_be_fetched_is_reported() {
     assert_eq!(https.requests().len(), 1);
 }
 
+/// The policy is as good as none then, and the message is sent before its deadline.
+#[tokio::test]
+#[ignore = "needs root, NSD and Unbound"]
+async fn a_server_of_policies_that_hangs_leaves_time_for_the_message() {
+    let domain = "hanging.sts.example";
+    let https = policies(132, domain, Vec::new()).await;
+    https.answer(Vec::new(), End::Hang);
+    let server = mail_server(131, "mx.hanging.sts.example").await;
+    let (client, events) = client();
+    let timeouts = Timeouts::uniform(Duration::from_secs(10));
+    let client = client.timeouts(timeouts.with_deadline(Duration::from_secs(4)));
+    // The second one does not wait.
+    for number in 1..3 {
+        let receipt = send(&client, domain).await;
+        assert_eq!(summary(&receipt), (MxPolicy::Opportunistic, false, true));
+        let failure = Some(ResultType::StsPolicyFetchError);
+        assert_eq!(seen(&events)[0].2, failure);
+        assert_eq!(server.messages().len(), number);
+    }
+    assert_eq!(https.requests().len(), 1);
+}
+
 #[tokio::test]
 #[ignore = "needs root, NSD and Unbound"]
 async fn a_policy_outlives_its_server_and_the_process() {

@@ -122,8 +122,8 @@ impl PolicyCache {
     ///
     /// It has a file for each domain, which is replaced atomically. A damaged file is ignored, and
     /// its policy fetched anew; a file that cannot be read is a [problem](Discovery::problem), and
-    /// tried again with the next message. Files are not removed: those that have not changed for a year are
-    /// of no use.
+    /// tried again with the next message. Files are not removed: those that have not changed for a
+    /// year are of no use.
     ///
     /// Blocks on file I/O.
     ///
