@@ -17,6 +17,8 @@ pub enum Decision {
     Delayed,
     /// It is not sent, and never will be.
     Returned,
+    /// It may have been delivered.
+    Unknown,
 }
 
 /// What the server of a domain presents.
@@ -32,6 +34,8 @@ enum Presents {
     Nothing,
     /// The own certificate, and this reply at a step.
     Refusal(Step, &'static str),
+    /// The own certificate, and the end of the connection at a step.
+    Loss(Step),
 }
 
 /// A domain and the last octet of its server's address; 0 for none of its own.
@@ -297,6 +301,11 @@ pub const CASES: &[Case] = {
             Refusal(Step::Greeting, "554 5.7.1 No"),
             Returned,
         ),
+        case("next-refuses-session", 224, Own, Verified),
+        case("next-refuses-later", 226, Own, Verified),
+        case("next-refuses", 228, Own, Returned),
+        case("next-lost", 233, Own, Verified),
+        case("lost", 229, Loss(Step::Message), Unknown),
         case("optout.example.", 14, Own, Encrypted),
         case("ed25519.example.", 21, Own, Delayed),
         case(
@@ -333,7 +342,7 @@ impl Case {
             "wrongds.example.",
             "missing.example.",
         ];
-        self.decision == Decision::Returned
+        matches!(self.decision, Decision::Returned | Decision::Unknown)
             || self.domain == "refuses-later"
             || failing.contains(&self.domain)
     }
@@ -363,6 +372,7 @@ impl Case {
         let server = match self.presents {
             Presents::Nothing => server.plaintext(),
             Presents::Refusal(step, reply) => server.fault(Fault::reply(step, reply)),
+            Presents::Loss(step) => server.fault(Fault::close(step)),
             _ => server,
         };
         match self.address {
@@ -378,12 +388,33 @@ pub async fn start() -> Vec<Server> {
     for case in CASES {
         servers.extend(case.start().await);
     }
-    // Of the first hosts of these domains. That of `second-bogus` is not known.
-    for (address, host) in [
-        (189, "mx1.second.dane.example"),
-        (208, "mx1.second-forged.dane.example"),
+    // The first hosts of these domains. That of `second-bogus` is not known.
+    for (address, host, fault) in [
+        (189, "mx1.second", None),
+        (208, "mx1.second-forged", None),
+        (
+            223,
+            "mx1.next-refuses-session",
+            Some(Fault::reply(Step::Greeting, "554 5.7.1 No")),
+        ),
+        (
+            225,
+            "mx1.next-refuses-later",
+            Some(Fault::reply(Step::Rcpt, "450 4.2.0 Later")),
+        ),
+        (
+            227,
+            "mx1.next-refuses",
+            Some(Fault::reply(Step::Rcpt, "550 5.1.1 No such user")),
+        ),
+        (232, "mx1.next-lost", Some(Fault::close(Step::Mail))),
     ] {
-        servers.push(lab().server(address, host).start().await.unwrap());
+        let server = lab().server(address, &format!("{host}.dane.example"));
+        let server = match fault {
+            Some(fault) => server.fault(fault),
+            None => server,
+        };
+        servers.push(server.start().await.unwrap());
     }
     servers
 }

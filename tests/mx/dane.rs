@@ -33,6 +33,7 @@ fn decision(receipt: &MxReceipt) -> Decision {
         return match (error.is_transient(), error.exit_code()) {
             (true, 75) => Decision::Delayed,
             (false, 69) => Decision::Returned,
+            (false, 79) if error.outcome_unknown() => Decision::Unknown,
             _ => panic!("{error:?}"),
         };
     }
@@ -46,7 +47,7 @@ fn decision(receipt: &MxReceipt) -> Decision {
 
 /// The domains for which Postfix comes to another decision. The rule that decides each is in
 /// `docs/direct-delivery.md`.
-const DIFFERENCES: [(&str, Decision); 7] = [
+const DIFFERENCES: [(&str, Decision); 8] = [
     // Unsigned MX records lead to a signed host.
     ("insecure-mx-mismatch.unsigned", Decision::Delayed),
     ("domain-leaves", Decision::Delayed),
@@ -57,6 +58,8 @@ const DIFFERENCES: [(&str, Decision); 7] = [
     ("ta-is-below-expired", Decision::Verified),
     // The certificate is for the recipient's domain, which is an alias without MX records.
     ("implicit-alias", Decision::Delayed),
+    // The outcome is not known.
+    ("lost", Decision::Delayed),
     // All servers refuse the session with 5xx.
     ("refuses-session", Decision::Delayed),
 ];
