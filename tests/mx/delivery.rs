@@ -101,6 +101,46 @@ async fn the_next_host_follows_one_that_fails() {
 
 #[tokio::test]
 #[ignore = "needs root, NSD and Unbound"]
+async fn a_server_that_says_nothing_or_goes_down_leads_to_the_next_host() {
+    let patience = Timeouts::uniform(Duration::from_millis(500));
+    for (domain, first, fault, second, kind) in [
+        (
+            "silent",
+            85,
+            Fault::hang(Step::Greeting),
+            86,
+            ErrorKind::Timeout,
+        ),
+        (
+            "leaving",
+            87,
+            Fault::reply(Step::Rcpt, "421 4.3.2 Shutting down").matching("b@"),
+            88,
+            ErrorKind::Refused,
+        ),
+    ] {
+        let first = faulty(first, fault).await;
+        let second = plain(second).await;
+        let recipients = ["a", "b"].map(|local| format!("{local}@{domain}.delivery.example"));
+        let recipients = recipients.each_ref().map(String::as_str);
+        let client = client().timeouts(patience.clone());
+        let receipt = send(&client, &recipients).await;
+        // The first got nothing, also not for the recipient that it had accepted.
+        let host = format!("{domain}2");
+        assert_eq!(summary(&receipt), [(Some(host.as_str()), true); 2]);
+        assert!(first.messages().is_empty());
+        second.messages()[0].assert_recipients(recipients);
+        assert_eq!(receipt.domains[0].failures[0].error.kind(), kind);
+        // It is avoided from then on.
+        let receipt = send(&client, &recipients).await;
+        assert_eq!(summary(&receipt), [(Some(host.as_str()), true); 2]);
+        assert_eq!(first.connections().len(), 1);
+        assert_eq!(second.connections().len(), 1);
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs root, NSD and Unbound"]
 async fn only_recipients_refused_for_now_go_to_the_next_host() {
     let first = faulty(
         33,
@@ -387,6 +427,37 @@ async fn each_domain_has_its_hand_over() {
         handed_over,
         [&literals[0], &literals[1], &literals[1]].map(String::clone)
     );
+}
+
+#[tokio::test]
+#[ignore = "needs root, NSD and Unbound"]
+async fn domains_are_served_side_by_side_within_the_bound() {
+    let servers = Arc::new([plain(82).await, plain(83).await, plain(84).await]);
+    let literals = [82, 83, 84].map(|last| format!("a@[{}]", lab().address(last)));
+    let literals = literals.each_ref().map(String::as_str);
+    // The hand-over of each domain waits for those of the others.
+    let together = Arc::new(tokio::sync::Barrier::new(3));
+    let message = Message::from(mail(&literals)).on_handover(move |_| {
+        let together = together.clone();
+        async move {
+            together.wait().await;
+            Ok::<_, std::io::Error>(())
+        }
+    });
+    let receipt = client().concurrency(3).send(message).await.unwrap();
+    assert!(receipt.all_accepted());
+
+    // One after the other: at each hand-over, one more server has a connection.
+    let connected = Arc::new(Mutex::new(Vec::new()));
+    let (noted, all) = (connected.clone(), servers.clone());
+    let message = Message::from(mail(&literals)).on_handover(move |_| {
+        let number = all.iter().filter(|server| server.connections().len() > 1);
+        noted.lock().unwrap().push(number.count());
+        async { Ok::<_, std::io::Error>(()) }
+    });
+    let receipt = client().concurrency(1).send(message).await.unwrap();
+    assert!(receipt.all_accepted());
+    assert_eq!(*connected.lock().unwrap(), [1, 2, 3]);
 }
 
 #[tokio::test]
