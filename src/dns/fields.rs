@@ -27,23 +27,35 @@ impl fmt::Display for FieldsError {
     }
 }
 
+/// Returns the one record that is meant; `None` if there is none.
+pub(crate) fn only<'r>(
+    records: impl IntoIterator<Item = &'r [u8]>,
+    is_meant: impl Fn(&[u8]) -> bool,
+) -> Result<Option<&'r [u8]>, FieldsError> {
+    let mut found = records.into_iter().filter(|record| is_meant(record));
+    let Some(first) = found.next() else {
+        return Ok(None);
+    };
+    match found.count() {
+        0 => Ok(Some(first)),
+        others => Err(FieldsError::Several(1 + others)),
+    }
+}
+
 /// Returns the fields after the version, of the one record that begins with this version. Records
 /// of another version or purpose are left out; `None` if no others are there.
 pub(crate) fn of_version<'r>(
     records: impl IntoIterator<Item = &'r [u8]>,
     version: &str,
 ) -> Result<Option<Vec<(&'r str, &'r str)>>, FieldsError> {
-    let mut found = records
-        .into_iter()
-        .filter_map(|record| after_version(record, version));
-    let Some(rest) = found.next() else {
-        return Ok(None);
-    };
-    let others = found.count();
-    if others > 0 {
-        return Err(FieldsError::Several(1 + others));
-    }
-    parse(rest).map(Some)
+    let record = only(records, |record| has_version(record, version))?;
+    let fields = record.and_then(|record| after_version(record, version));
+    fields.map(parse).transpose()
+}
+
+/// Whether the record begins with this version and a semicolon.
+pub(crate) fn has_version(record: &[u8], version: &str) -> bool {
+    after_version(record, version).is_some()
 }
 
 /// What follows the version and its semicolon.
