@@ -1,8 +1,10 @@
 //! `probe --mx`: what a domain publishes, and whether its servers meet it.
 
+use std::net::IpAddr;
+
 use envoi::Endpoint;
 use envoi::mx::mta_sts::Policy;
-use envoi::mx::{Answer, DomainName, LookupError, Resolver, TlsaRecord};
+use envoi::mx::{Answer, Dane, DomainName, LookupError, Mx, NoDane, Resolver, TlsaRecord};
 use envoi::probe::{DomainReport, Inspector, Published, ServerReport, SessionReport};
 use envoi::tls::{TlsSettings, Trust};
 use serde_json::{Value, json};
@@ -14,6 +16,10 @@ use crate::{Options, trust};
 /// else 69.
 pub async fn run(domain: &str, options: &Options) -> Result<u8, Failure> {
     let request = |error: envoi::mx::DomainNameError| Failure::request(error.to_string());
+    if domain.starts_with('[') || domain.parse::<IpAddr>().is_ok() {
+        let failure = Failure::request("--mx takes the name of a domain, and not an address");
+        return Err(failure.with_hint("To examine the server at an address: probe ADDRESS."));
+    }
     let domain = DomainName::new(domain).map_err(request)?;
     let tls = tls(options);
     trust::check(tls.get_trust())?;
@@ -25,7 +31,7 @@ pub async fn run(domain: &str, options: &Options) -> Result<u8, Failure> {
     if let Some(timeout) = options.timeout.as_deref() {
         inspector = inspector.timeout(crate::timeout(timeout)?);
     }
-    let report = inspector.inspect(&domain).await;
+    let report = inspector.inspect(&domain).await?;
     match options.json {
         true => report::write_stdout(format!("{}\n", report_json(&report))),
         false => report::write_stdout(&report),
@@ -67,14 +73,35 @@ fn tls(options: &Options) -> TlsSettings {
     endpoint.get_tls().clone()
 }
 
+/// The form of the report, for a request that is invalid.
+pub fn no_report(error: Value) -> Value {
+    json!({
+        "domain": null,
+        "fine": false,
+        "problem": null,
+        "mx": null,
+        "servers": [],
+        "mta_sts": null,
+        "tls_rpt": null,
+        "spf": null,
+        "dmarc": null,
+        "dkim": null,
+        "changes": [],
+        "suggestions": [],
+        "failures": [],
+        "error": error,
+    })
+}
+
 fn report_json(report: &DomainReport) -> Value {
-    let mx = report.mx.records().map(|records| {
-        let exchange = |mx: &envoi::mx::Mx| {
-            let host = mx.host.as_ref().map(DomainName::as_str);
-            json!({"preference": mx.preference, "host": host})
-        };
-        records.exchanges.iter().map(exchange).collect::<Vec<_>>()
-    });
+    let records = report.mx.records();
+    let exchange = |mx: &Mx| {
+        let host = mx.host.as_ref().map(DomainName::as_str);
+        json!({"preference": mx.preference, "host": host})
+    };
+    let mx = records.map(|found| found.exchanges.iter().map(exchange).collect::<Vec<_>>());
+    let mut dmarc = published_json(&report.dmarc);
+    dmarc["domain"] = json!(report.dmarc_domain.as_str());
     let policy = report.policy.as_ref().map(Result::as_ref);
     let (policy, policy_error) = match policy {
         Some(Ok(policy)) => (Some(policy_json(policy)), None),
@@ -84,7 +111,13 @@ fn report_json(report: &DomainReport) -> Value {
     json!({
         "domain": report.domain.as_str(),
         "fine": report.is_fine(),
-        "mx": {"status": status(&report.mx), "records": mx},
+        "problem": report.problem.map(|problem| problem.to_string()),
+        "mx": {
+            "status": status(&report.mx),
+            // Where the domain's CNAMEs lead.
+            "name": records.map(|found| found.name.as_str()),
+            "records": mx,
+        },
         "servers": report.servers.iter().map(server_json).collect::<Vec<_>>(),
         "mta_sts": {
             "record": published_json(&report.mta_sts),
@@ -93,7 +126,7 @@ fn report_json(report: &DomainReport) -> Value {
         },
         "tls_rpt": published_json(&report.tls_rpt),
         "spf": published_json(&report.spf),
-        "dmarc": published_json(&report.dmarc),
+        "dmarc": dmarc,
         "dkim": report.dkim.as_ref().map(published_json),
         "changes": report.changes,
         "suggestions": report.suggestions,
@@ -114,32 +147,46 @@ fn status<T>(answer: &Answer<T>) -> &'static str {
 }
 
 fn server_json(server: &ServerReport) -> Value {
-    let dane = server.dane.as_ref().map(|(base, answer)| {
-        let records = answer
-            .records()
-            .map(|records| records.iter().map(ToString::to_string));
-        json!({
-            "base": base.as_str(),
-            "status": status(answer),
-            "records": records.map(Iterator::collect::<Vec<_>>),
-        })
-    });
+    let addresses = server.addresses.records();
+    let sessions = server.sessions.iter();
+    let sessions = sessions.map(|session| session_json(session, server));
+    let no_dane = server.dane.as_ref().err();
+    let dane = match &server.dane {
+        Ok(dane) => {
+            let records = dane.records().iter().map(ToString::to_string);
+            let records: Vec<_> = records.collect();
+            json!({"base": dane.base_domain(), "status": "secure", "records": records})
+        }
+        Err(NoDane::LookupFailed { base, .. }) => {
+            json!({"base": base.as_str(), "status": "failed", "records": null})
+        }
+        Err(_) => Value::Null,
+    };
     json!({
         "host": server.host.as_str(),
         "preference": server.preference,
         "status": status(&server.addresses),
+        "name": addresses.map(|found| found.name.as_str()),
+        "addresses": addresses.map(|found| &found.addresses),
         "dane": dane,
-        "sessions": server.sessions.iter().map(session_json).collect::<Vec<_>>(),
+        "no_dane": no_dane.map(ToString::to_string),
+        "sessions": sessions.collect::<Vec<_>>(),
     })
 }
 
-fn session_json(session: &SessionReport) -> Value {
-    let dane = session.dane.as_ref().map(|dane| match dane {
-        Ok(by) => json!({"verified": true, "by": by, "error": null}),
-        Err(error) => json!({"verified": false, "by": null, "error": error.message()}),
+fn session_json(session: &SessionReport, server: &ServerReport) -> Value {
+    let is_usable = server.dane.as_ref().is_ok_and(Dane::is_usable);
+    let dane = session.dane.as_ref().filter(|_| is_usable).map(|tls| {
+        let reason = tls.not_verified_reason.as_ref();
+        json!({
+            "verified": tls.is_verified(),
+            "by": tls.verified_by,
+            "error": reason.map(ToString::to_string),
+        })
     });
-    let peer = session.tls.as_ref().and_then(|tls| tls.peer());
-    let key = peer.map(|peer| TlsaRecord::of_key(peer).to_string());
+    let key = session
+        .certificate()
+        .map(|peer| TlsaRecord::of_key(peer).to_string());
     json!({
         "address": session.address,
         "tls": session.tls.as_ref().map(report::tls_json),

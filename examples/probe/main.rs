@@ -24,6 +24,7 @@ use clap::error::{ContextKind, ContextValue};
 use envoi::proto::ClientName;
 use envoi::tls::Trust;
 use envoi::{Endpoint, Timeouts};
+use serde_json::Value;
 
 use report::Failure;
 
@@ -101,15 +102,27 @@ struct Options {
 #[tokio::main(flavor = "current_thread")]
 async fn main() {
     let args: Vec<OsString> = std::env::args_os().collect();
-    let (code, as_json) = match Options::try_parse_from(&args) {
-        Ok(options) => (run(&options).await, options.json),
+    let code = match Options::try_parse_from(&args) {
+        Ok(options) => run(&options).await,
         // clap returns --help and --version as errors.
         Err(asked) if asked.exit_code() == 0 => asked.exit(),
-        Err(error) => (Err(explain(&error)), args.iter().any(|arg| arg == "--json")),
+        Err(error) => Err(explain(&error)),
     };
-    let code = code.unwrap_or_else(|failure| report::print_failure(&failure, as_json));
+    let code = code.unwrap_or_else(|failure| report::print_failure(&failure, form(&args)));
     // Returning from `main` would wait for a thread that still resolves a name.
     std::process::exit(code.into());
+}
+
+/// The JSON of a failure, if it is wanted: within the form of the report that was asked for. The
+/// arguments may not have been understood.
+fn form(args: &[OsString]) -> Option<fn(Value) -> Value> {
+    let has = |option: &str| args.iter().any(|arg| arg == option);
+    let is_mx = |arg: &OsString| arg.to_string_lossy().starts_with("--mx=");
+    let is_of_domain = has("--mx") || args.iter().any(is_mx);
+    has("--json").then_some(match is_of_domain {
+        true => domain::no_report,
+        false => report::no_report,
+    })
 }
 
 async fn run(options: &Options) -> Result<u8, Failure> {

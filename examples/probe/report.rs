@@ -109,7 +109,8 @@ pub fn write_stdout(text: impl Display) {
     let _ = write!(io::stdout(), "{text}");
 }
 
-pub fn print_failure(failure: &Failure, as_json: bool) -> u8 {
+/// Prints a failure, in JSON within the form of the report, and returns the exit code.
+pub fn print_failure(failure: &Failure, form: Option<fn(Value) -> Value>) -> u8 {
     // The reader may have closed this pipe, too.
     let mut stderr = io::stderr();
     let _ = writeln!(stderr, "probe: {}", failure.message);
@@ -117,7 +118,7 @@ pub fn print_failure(failure: &Failure, as_json: bool) -> u8 {
         let _ = writeln!(stderr, "  hint: {hint}");
     }
     // With 73, the report was printed already.
-    if as_json && failure.code != 73 {
+    if let Some(form) = form.filter(|_| failure.code != 73) {
         let error = json!({
             "kind": failure.kind,
             "phase": failure.phase,
@@ -125,19 +126,23 @@ pub fn print_failure(failure: &Failure, as_json: bool) -> u8 {
             "hint": failure.hint,
             "transient": false,
         });
-        let nothing = json!({
-            "host": null,
-            "usable": false,
-            "user": null,
-            "trusted": null,
-            "ports": [],
-            "advice": null,
-            "seconds": null,
-            "error": error,
-        });
-        write_stdout(format!("{nothing}\n"));
+        write_stdout(format!("{}\n", form(error)));
     }
     failure.code
+}
+
+/// The form of the report, for a request that is invalid.
+pub fn no_report(error: Value) -> Value {
+    json!({
+        "host": null,
+        "usable": false,
+        "user": null,
+        "trusted": null,
+        "ports": [],
+        "advice": null,
+        "seconds": null,
+        "error": error,
+    })
 }
 
 fn report_json(report: &Report) -> Value {

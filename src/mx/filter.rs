@@ -6,14 +6,14 @@ use std::sync::Arc;
 
 /// The addresses that may be connected to.
 #[derive(Clone, Default)]
-pub(super) struct AddressFilter {
-    pub(super) public_only: bool,
-    pub(super) allow: Option<Arc<dyn Fn(IpAddr) -> bool + Send + Sync>>,
+pub(crate) struct AddressFilter {
+    pub(crate) public_only: bool,
+    pub(crate) allow: Option<Arc<dyn Fn(IpAddr) -> bool + Send + Sync>>,
 }
 
 impl AddressFilter {
     /// Why the address may not be connected to; `None` if it may.
-    pub(super) fn refusal(&self, address: IpAddr) -> Option<&'static str> {
+    pub(crate) fn refusal(&self, address: IpAddr) -> Option<&'static str> {
         if self.public_only && !is_public(address) {
             return Some("it is not an address of the public Internet");
         }

@@ -29,8 +29,11 @@ pub use crate::dns::{
 };
 pub use crate::tls::dane::{Dane, TlsaRecord};
 pub use client::MxClient;
+pub(crate) use filter::AddressFilter;
 pub use filter::is_public;
+pub(crate) use lookup::{HostName, Hosts, hosts};
 pub use policy::NoDane;
-pub(crate) use policy::base_domains;
+pub(crate) use policy::{HostPolicy, base_domains, find_dane};
 pub use problem::MxProblem;
+pub(crate) use problem::{problem, problem_of};
 pub use receipt::{DomainResult, MxFailure, MxPolicy, MxReceipt, MxRecipient, Via};

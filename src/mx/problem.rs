@@ -62,7 +62,7 @@ impl fmt::Display for MxProblem {
 impl std::error::Error for MxProblem {}
 
 /// The error of a domain or host with this problem, which is permanent.
-pub(super) fn problem(problem: MxProblem, place: impl fmt::Display, detail: &str) -> Error {
+pub(crate) fn problem(problem: MxProblem, place: impl fmt::Display, detail: &str) -> Error {
     let hint = match problem {
         MxProblem::NoSuchDomain => {
             "Check the spelling of the address: the part after the @ is not a domain."
@@ -96,7 +96,7 @@ pub(super) fn problem(problem: MxProblem, place: impl fmt::Display, detail: &str
 }
 
 /// The problem that is the cause of the error, if it is one.
-pub(super) fn problem_of(error: &Error) -> Option<MxProblem> {
+pub(crate) fn problem_of(error: &Error) -> Option<MxProblem> {
     error.source()?.downcast_ref().copied()
 }
 

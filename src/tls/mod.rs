@@ -84,7 +84,9 @@ pub(crate) use binding::channel_binding;
 pub(crate) use connector::provider;
 pub(crate) use connector::{Connector, TlsMode, TlsStream, VerifyMode};
 #[cfg(feature = "dkim")]
-pub(crate) use defects::{of_key as defect_of_key, rsa_bits};
+pub(crate) use defects::of_key as defect_of_key;
+#[cfg(any(feature = "dkim", feature = "mx"))]
+pub(crate) use defects::rsa_bits;
 pub(crate) use handshake::late_alert;
 pub(crate) use password::Password;
 pub(crate) use shared::SharedConnector;

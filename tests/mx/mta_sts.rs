@@ -20,19 +20,24 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::lab::lab;
 
-/// The server of policies for a domain.
-async fn policies(last: u8, domain: &str, answer: Vec<u8>) -> HttpsServer {
-    let issued = lab().certificates.get(&format!("mta-sts.{domain}"));
+/// TLS of a server with the certificate of this id.
+pub fn server_config(id: &str) -> Arc<ServerConfig> {
+    let issued = lab().certificates.get(id);
     let chain = vec![CertificateDer::from_pem_slice(issued.pem.as_bytes()).unwrap()];
     let key = PrivateKeyDer::from_pem_slice(issued.key_pem.as_bytes()).unwrap();
     let config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_no_client_auth()
-        .with_single_cert(chain, key)
-        .unwrap();
+        .with_single_cert(chain, key);
+    Arc::new(config.unwrap())
+}
+
+/// The server of policies for a domain.
+pub async fn policies(last: u8, domain: &str, answer: Vec<u8>) -> HttpsServer {
+    let config = server_config(&format!("mta-sts.{domain}"));
     let address = SocketAddr::from((lab().address(last), 443));
-    HttpsServer::start(address, config, answer).await
+    HttpsServer::start(address, ServerConfig::clone(&config), answer).await
 }
 
 /// A policy that lists `mx.DOMAIN`.

@@ -309,7 +309,7 @@ async fn find_record(
 }
 
 /// Fetches the policy from the addresses of its server.
-async fn fetch(
+pub(crate) async fn fetch(
     domain: &DomainName,
     resolver: &Resolver,
     fetcher: &PolicyFetcher,

@@ -116,7 +116,7 @@ impl PolicyFetcher {
     ///
     /// [`ErrorKind::Config`](crate::ErrorKind::Config): there are none, or the settings cannot be
     /// used. [`ErrorKind::Timeout`](crate::ErrorKind::Timeout): not before the deadline.
-    pub(in crate::mx) async fn load_trust(&self, clock: &Clock) -> crate::Result<()> {
+    pub(crate) async fn load_trust(&self, clock: &Clock) -> crate::Result<()> {
         connector_for(&self.endpoint, clock).await.map(|_| ())
     }
 

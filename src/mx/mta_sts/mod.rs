@@ -20,6 +20,7 @@ mod policy;
 mod record;
 mod state;
 
+pub(crate) use cache::fetch;
 pub use cache::{Discovery, DiscoveryError, PolicyCache};
 pub use error::{FetchError, FetchErrorKind};
 pub use fetch::PolicyFetcher;

@@ -1,25 +1,42 @@
 //! What a domain publishes for those who send it mail, and whether its servers meet it.
+//!
+//! - [`Inspector`] looks it up, and connects to the servers as a client that delivers mail does.
+//! - `records.rs`: which text is the record that is meant, and whether it is valid
+//! - `judge.rs`: what must change, and what could be better
+//! - `report.rs`: the results, and their text
+//!
+//! Nothing but the [`Inspector`] does I/O.
 
-use std::error::Error as _;
-use std::fmt;
-use std::io;
+mod judge;
+mod records;
+mod report;
+
 use std::net::IpAddr;
-use std::time::{Duration, SystemTime};
+use std::sync::Arc;
+use std::time::Duration;
 
-use futures_util::future::{join_all, join5};
+use futures_util::future::{join_all, join3, join4};
 
-use crate::mx::mta_sts::{FetchError, Mode, Policy, PolicyFetcher, StsRecord};
-use crate::mx::tls_report::TlsRptRecord;
+use crate::connection::clock::Clock;
+use crate::connection::open;
+use crate::mx::mta_sts::{FetchError, Policy, PolicyFetcher};
 use crate::mx::{
-    Absence, Addresses, Answer, Dane, DomainName, LookupError, Mx, MxRecords, Resolver, TlsaRecord,
-    base_domains,
+    AddressFilter, Answer, DomainName, HostName, HostPolicy, Hosts, MxProblem, MxRecords, Resolver,
+    base_domains, find_dane, hosts, mta_sts, problem, problem_of,
 };
-use crate::text::printable_bytes;
-use crate::tls::{Certificate, Security, TlsInfo, TlsSettings};
-use crate::{Endpoint, Error, Timeouts};
+use crate::tls::{Security, SharedConnector, TlsSettings, VerifyMode};
+use crate::transport::Connected;
+use crate::{Connection, Endpoint, ErrorKind, Result, Timeouts, file};
 
+pub use records::Published;
+pub use report::{DomainReport, ServerReport, SessionReport};
+
+/// The maximum number of hosts that are looked up.
+const MAX_HOSTS: usize = 20;
 /// The maximum number of addresses that are connected to.
 const MAX_ADDRESSES: usize = 10;
+/// The maximum number of domains that are asked for a record of DMARC.
+const MAX_DMARC_DOMAINS: usize = 8;
 
 /// Examines what a domain publishes, without sending a message: MX, DANE, MTA-STS, TLS-RPT, SPF,
 /// DMARC and DKIM, and whether its servers meet it.
@@ -30,7 +47,7 @@ const MAX_ADDRESSES: usize = 10;
 ///
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 /// let inspector = Inspector::new(Resolver::system()?);
-/// let report = inspector.inspect(&DomainName::new("example.org")?).await;
+/// let report = inspector.inspect(&DomainName::new("example.org")?).await?;
 /// for change in &report.changes {
 ///     println!("{change}");
 /// }
@@ -43,6 +60,7 @@ pub struct Inspector {
     resolver: Resolver,
     selector: Option<String>,
     tls: TlsSettings,
+    filter: AddressFilter,
     timeout: Duration,
 }
 
@@ -53,6 +71,7 @@ impl Inspector {
             resolver,
             selector: None,
             tls: TlsSettings::default(),
+            filter: AddressFilter::default(),
             timeout: Duration::from_secs(10),
         }
     }
@@ -64,189 +83,233 @@ impl Inspector {
     }
 
     /// Sets what is trusted for MTA-STS: the certificates of the servers and of the policy's host.
+    /// Server name and TLSA records of the settings are not used.
     pub fn tls(mut self, tls: TlsSettings) -> Self {
         self.tls = tls;
+        self.tls.server_name = None;
+        self.tls.dane = None;
         self
     }
 
-    /// Bounds each step with a server, and the fetch of the policy. 10 s by default.
+    /// Sets whether only addresses [of the public Internet](crate::mx::is_public) may be connected
+    /// to, for the servers and for the policy; by default, all may. A domain is often user input,
+    /// and its records may name any address. A refused one is the
+    /// [failure](SessionReport::failure) of its session, with the source
+    /// [`MxProblem::AddressRefused`].
+    pub fn public_only(mut self, yes: bool) -> Self {
+        self.filter.public_only = yes;
+        self
+    }
+
+    /// Sets which addresses may be connected to, in addition to
+    /// [`public_only`](Self::public_only).
+    pub fn address_filter(
+        mut self,
+        allow: impl Fn(IpAddr) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        self.filter.allow = Some(Arc::new(allow));
+        self
+    }
+
+    /// Bounds each step with a server, and the fetch of the policy. 10 s by default. All sessions
+    /// with an address together take at most four times as long. The lookups have the
+    /// [time-out of the resolver](Resolver::timeout) each.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
     /// Examines a domain. What fails is part of the report.
-    pub async fn inspect(&self, domain: &DomainName) -> DomainReport {
-        let mx = self.resolver.mx(domain).await;
-        let selector = self.selector.as_ref();
-        let dkim = async {
-            match selector {
-                Some(selector) => {
-                    let name = format!("{selector}._domainkey.{domain}");
-                    Some(self.text(&name, dkim_record).await)
-                }
-                None => None,
-            }
-        };
-        let (dmarc, tls_rpt) = (format!("_dmarc.{domain}"), format!("_smtp._tls.{domain}"));
-        let (servers, mta_sts, spf, (dmarc, tls_rpt), dkim) = join5(
-            self.servers(domain, &mx),
-            self.mta_sts(domain),
-            self.text(domain.as_str(), |texts| of_version(texts, "v=spf1", ' ')),
-            futures_util::future::join(
-                self.text(&dmarc, |texts| of_version(texts, "v=DMARC1", ';')),
-                self.text(&tls_rpt, tls_rpt_record),
+    ///
+    /// What the domain publishes is looked up side by side, and so are its hosts; their addresses
+    /// are connected to side by side. Each address gets one connection as of a sender without DANE,
+    /// and where DANE applies another one as of a sender with it: with the server name and the
+    /// verification of [`MxClient`](crate::mx::MxClient). At most 20 hosts are looked up, and 10
+    /// addresses connected to, some of each host.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config): the trust anchors cannot be used.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before its end, it closes its connections.
+    pub async fn inspect(&self, domain: &DomainName) -> Result<DomainReport> {
+        let filter = self.filter.clone();
+        let fetcher = PolicyFetcher::new(self.tls.clone())
+            .timeout(self.timeout)
+            .address_filter(move |address| filter.refusal(address).is_none());
+        // Without trust anchors, faults of this side would be reported as those of the domain.
+        let clock = Clock::start(&Timeouts::uniform(self.timeout));
+        fetcher.load_trust(&clock).await?;
+        let tls_rpt = format!("_smtp._tls.{domain}");
+        let (servers, (mta_sts, policy), dmarc, texts) = join4(
+            self.servers(domain),
+            self.mta_sts(domain, &fetcher),
+            self.dmarc(domain),
+            join3(
+                self.text(&tls_rpt, records::tls_rpt),
+                self.text(domain.as_str(), records::spf),
+                self.dkim(domain),
             ),
-            dkim,
         )
         .await;
+        let (mx, problem, servers) = servers;
+        let (dmarc_domain, dmarc) = dmarc;
+        let (tls_rpt, spf, dkim) = texts;
         let mut report = DomainReport {
             domain: domain.clone(),
             mx,
+            problem,
             servers,
-            mta_sts: mta_sts.0,
-            policy: mta_sts.1,
+            mta_sts,
+            policy,
             tls_rpt,
             spf,
             dmarc,
+            dmarc_domain,
             dkim,
             changes: Vec::new(),
             suggestions: Vec::new(),
             failures: Vec::new(),
         };
         report.judge();
+        Ok(report)
+    }
+
+    /// Looks the hosts up, and connects to them.
+    async fn servers(
+        &self,
+        domain: &DomainName,
+    ) -> (Answer<MxRecords>, Option<MxProblem>, Vec<ServerReport>) {
+        let mx = self.resolver.mx(domain).await;
+        let hosts = match hosts(domain, mx.clone(), &[], 0) {
+            Ok(hosts) => hosts,
+            Err(error) => return (mx, problem_of(&error), Vec::new()),
+        };
+        let looking_up = by_preference(&hosts, mx.records())
+            .into_iter()
+            .take(MAX_HOSTS)
+            .map(|(preference, host)| self.server(&hosts, host, preference));
+        let mut servers = join_all(looking_up).await;
+        self.connect_to_all(&mut servers).await;
+        (mx, None, servers)
+    }
+
+    async fn server(&self, hosts: &Hosts, host: DomainName, preference: u16) -> ServerReport {
+        let addresses = self.resolver.addresses(&host).await;
+        let bases = base_domains(hosts.is_secure, &host, &addresses);
+        let dane = find_dane(&self.resolver, hosts, &host, bases, 25).await;
+        ServerReport {
+            host,
+            preference,
+            addresses,
+            dane,
+            sessions: Vec::new(),
+        }
+    }
+
+    /// Connects to the first address of each server, then to the second of each, and so on, up to
+    /// the maximum; all at once.
+    async fn connect_to_all(&self, servers: &mut [ServerReport]) {
+        let mut places: Vec<_> = servers
+            .iter()
+            .enumerate()
+            .flat_map(|(index, server)| {
+                let addresses = server.addresses.records();
+                let addresses = addresses.map_or(&[][..], |found| &found.addresses);
+                let of_server = move |(turn, address): (usize, &IpAddr)| (turn, index, *address);
+                addresses.iter().enumerate().map(of_server)
+            })
+            .collect();
+        places.sort_by_key(|(turn, index, _)| (*turn, *index));
+        places.truncate(MAX_ADDRESSES);
+        let sessions = places.iter().map(|(_, index, address)| {
+            let server = &servers[*index];
+            async move { (*index, self.session(server, *address).await) }
+        });
+        for (index, session) in join_all(sessions).await {
+            servers[index].sessions.push(session);
+        }
+    }
+
+    async fn session(&self, server: &ServerReport, address: IpAddr) -> SessionReport {
+        let mut report = SessionReport {
+            address,
+            tls: None,
+            dane: None,
+            failure: None,
+        };
+        report.failure = match self.filter.refusal(address) {
+            Some(why) => Some(problem(MxProblem::AddressRefused, address, why)),
+            None => self.connect(server, &mut report).await.err(),
+        };
         report
     }
 
-    async fn servers(&self, domain: &DomainName, mx: &Answer<MxRecords>) -> Vec<ServerReport> {
-        let mut hosts: Vec<Mx> = match mx {
-            Answer::Failed(_) => Vec::new(),
-            answer => match answer.records() {
-                Some(records) => records.exchanges.clone(),
-                None if answer.absence() == Some(Absence::NoSuchName) => Vec::new(),
-                // RFC 5321, 5.1: the domain's own address.
-                None => vec![Mx {
-                    preference: 0,
-                    host: Some(domain.clone()),
-                }],
-            },
-        };
-        hosts.sort_by_key(|mx| mx.preference);
-        let hosts = hosts
-            .into_iter()
-            .filter_map(|mx| Some((mx.preference, mx.host?)));
-        let looking_up = hosts.take(MAX_ADDRESSES).map(async |(preference, host)| {
-            let addresses = self.resolver.addresses(&host).await;
-            let dane = self.dane(mx.is_secure(), &host, &addresses).await;
-            ServerReport {
-                host,
-                preference,
-                addresses,
-                dane,
-                sessions: Vec::new(),
+    /// Connects as a sender without DANE, and then as one with it.
+    async fn connect(&self, server: &ServerReport, report: &mut SessionReport) -> Result<()> {
+        let mut timeouts = Timeouts::uniform(self.timeout);
+        timeouts.deadline = timeouts.total_wait;
+        let clock = Clock::start(&timeouts);
+        let endpoint = Endpoint::new("")
+            .tls(self.tls.clone())
+            .timeouts(timeouts)
+            .of_host(server.host.as_str(), report.address)
+            .security(Security::Opportunistic);
+        let plain = establish(&endpoint, clock.clone()).await;
+        let (speaks_tls, failure) = match plain {
+            Ok(session) => {
+                report.tls = session.tls().cloned();
+                session.quit().await;
+                (report.tls.is_some(), None)
             }
-        });
-        let mut servers = join_all(looking_up).await;
-        let mut left = MAX_ADDRESSES;
-        for server in &mut servers {
-            let addresses = server
-                .addresses
-                .records()
-                .map(|found| found.addresses.clone());
-            let addresses: Vec<_> = addresses
-                .unwrap_or_default()
-                .into_iter()
-                .take(left)
-                .collect();
-            left -= addresses.len();
-            let sessions = addresses
-                .into_iter()
-                .map(|address| self.session(domain, server, address));
-            let sessions = join_all(sessions).await;
-            server.sessions = sessions;
-        }
-        servers
-    }
-
-    /// The TLSA records that count, and their base domain (RFC 7672, 2.2.2 and 2.2.3).
-    async fn dane(
-        &self,
-        hosts_are_secure: bool,
-        host: &DomainName,
-        addresses: &Answer<Addresses>,
-    ) -> Option<(DomainName, Answer<Vec<TlsaRecord>>)> {
-        let bases = base_domains(hosts_are_secure, host, addresses);
-        for base in bases.unwrap_or_default() {
-            let answer = self.resolver.tlsa(&base, 25).await;
-            if matches!(answer, Answer::Secure(_) | Answer::Failed(_)) {
-                return Some((base, answer));
-            }
-        }
-        None
-    }
-
-    async fn session(
-        &self,
-        domain: &DomainName,
-        server: &ServerReport,
-        address: IpAddr,
-    ) -> SessionReport {
-        let endpoint = Endpoint::new(address.to_string())
-            .port(25)
-            .security(Security::Opportunistic)
-            .tls(self.tls.clone().server_name(server.host.as_str()))
-            .timeouts(Timeouts::uniform(self.timeout));
-        let (tls, failure) = match super::probe(&endpoint).await {
-            Ok(mut report) => match report.ports.pop() {
-                Some(port) => (port.tls, port.failure),
-                None => (None, None),
-            },
-            Err(error) => (None, Some(error)),
+            // With another server name, it may succeed.
+            Err(error) => (error.kind() == ErrorKind::Tls, Some(error)),
         };
-        let chain = tls
-            .as_ref()
-            .map(|tls| tls.chain.iter().map(Certificate::der));
-        let dane = match (&server.dane, chain) {
-            (Some((base, Answer::Secure(records))), Some(chain)) => {
-                let dane = Dane::new(base.as_str(), records.iter().cloned())
-                    .name(server.host.as_str())
-                    .name(domain.as_str());
-                let chain: Vec<_> = chain.collect();
-                dane.is_usable()
-                    .then(|| dane.verify(&chain, SystemTime::now()))
-            }
-            _ => None,
-        };
-        SessionReport {
-            address,
-            tls,
-            failure,
-            dane,
+        if let (Ok(dane), true) = (&server.dane, speaks_tls) {
+            let endpoint = HostPolicy::dane(dane.clone()).apply(endpoint);
+            let session = establish(&endpoint, clock).await;
+            let session = session.map_err(|error| failure.clone().unwrap_or(error))?;
+            report.dane = session.tls().cloned();
+            session.quit().await;
         }
+        failure.map_or(Ok(()), Err)
     }
 
     async fn mta_sts(
         &self,
         domain: &DomainName,
+        fetcher: &PolicyFetcher,
     ) -> (Published, Option<Result<Policy, FetchError>>) {
-        let record = self.text(&format!("_mta-sts.{domain}"), sts_record).await;
+        let name = format!("_mta-sts.{domain}");
+        let record = self.text(&name, records::mta_sts).await;
         if !matches!(record, Published::Found(_)) {
             return (record, None);
         }
-        let addresses = match DomainName::new(&format!("mta-sts.{domain}")) {
-            Ok(host) => match self.resolver.addresses(&host).await {
-                Answer::Failed(error) => return (Published::Failed(error), None),
-                answer => answer.records().map(|found| found.addresses.clone()),
-            },
-            Err(_) => None,
-        };
-        let fetcher = PolicyFetcher::new(self.tls.clone()).timeout(self.timeout);
-        let policy = fetcher.fetch(domain, &addresses.unwrap_or_default()).await;
+        let policy = mta_sts::fetch(domain, &self.resolver, fetcher).await;
         (record, Some(policy))
     }
 
+    /// The record of this domain, or of the nearest one above that has one: receivers apply that of
+    /// the organizational domain to all below it (RFC 7489, 6.6.3).
+    async fn dmarc(&self, domain: &DomainName) -> (DomainName, Published) {
+        for name in with_parents(domain).into_iter().take(MAX_DMARC_DOMAINS) {
+            let found = self.text(&format!("_dmarc.{name}"), records::dmarc).await;
+            if !matches!(found, Published::Absent) {
+                return (name, found);
+            }
+        }
+        (domain.clone(), Published::Absent)
+    }
+
+    async fn dkim(&self, domain: &DomainName) -> Option<Published> {
+        let name = format!("{}._domainkey.{domain}", self.selector.as_ref()?);
+        Some(self.text(&name, records::dkim).await)
+    }
+
     /// Looks for a record among the texts of a name.
-    async fn text(&self, name: &str, find: impl Fn(&[Vec<u8>]) -> Published) -> Published {
+    async fn text(&self, name: &str, find: fn(&[Vec<u8>]) -> Published) -> Published {
         let name = match DomainName::new(name) {
             Ok(name) => name,
             Err(error) => return Published::Invalid(error.to_string()),
@@ -260,415 +323,71 @@ impl Inspector {
     }
 }
 
-/// What a domain publishes, whether its servers meet it, and what to change. `Display` formats it
-/// for a terminal.
-#[derive(Debug)]
-#[non_exhaustive]
-pub struct DomainReport {
-    /// The domain.
-    pub domain: DomainName,
-    /// Its MX records.
-    pub mx: Answer<MxRecords>,
-    /// Its servers, by preference; the domain's own host if there are no MX records.
-    pub servers: Vec<ServerReport>,
-    /// The record of MTA-STS (RFC 8461, 3.1).
-    pub mta_sts: Published,
-    /// The policy of MTA-STS, if there is a record.
-    pub policy: Option<Result<Policy, FetchError>>,
-    /// The record that asks for TLS reports (RFC 8460, 3).
-    pub tls_rpt: Published,
-    /// The SPF record (RFC 7208).
-    pub spf: Published,
-    /// The DMARC record of this domain (RFC 7489).
-    pub dmarc: Published,
-    /// The DKIM key of the selector, if one was given.
-    pub dkim: Option<Published>,
-    /// What must change for mail to arrive as the domain publishes it.
-    pub changes: Vec<String>,
-    /// What could be better.
-    pub suggestions: Vec<String>,
-    /// The lookups that failed, which leaves the report incomplete.
-    pub failures: Vec<LookupError>,
+/// Sets up a session in which the certificate is reported, whatever it is.
+async fn establish(endpoint: &Endpoint, mut clock: Clock) -> Result<Connection> {
+    let shared = SharedConnector::of(endpoint.get_tls(), VerifyMode::Reported);
+    let connector = shared.load(file::time_limit()).await?.clone();
+    // A resumed session shows the certificate of another address.
+    let connector = connector.without_resumption();
+    let Connected {
+        stream, local_addr, ..
+    } = open(&mut clock, endpoint, &endpoint.destination()).await?;
+    let security = endpoint.get_security();
+    Connection::establish(
+        endpoint,
+        stream,
+        local_addr,
+        security,
+        Some(&connector),
+        clock,
+    )
+    .await
 }
 
-/// A server of a domain.
-#[derive(Debug)]
-#[non_exhaustive]
-pub struct ServerReport {
-    /// The host of the MX record.
-    pub host: DomainName,
-    /// The preference of the MX record.
-    pub preference: u16,
-    /// The addresses of the host.
-    pub addresses: Answer<Addresses>,
-    /// The TLSA records that count for senders with DANE, with their base domain: secure ones, or
-    /// that they cannot be looked up. `None` if DANE does not apply to the host.
-    pub dane: Option<(DomainName, Answer<Vec<TlsaRecord>>)>,
-    /// A session with each address, of at most ten in all.
-    pub sessions: Vec<SessionReport>,
-}
-
-/// A session with an address of a server.
-#[derive(Debug)]
-#[non_exhaustive]
-pub struct SessionReport {
-    /// The address.
-    pub address: IpAddr,
-    /// What was negotiated, and whether the certificate is valid for the host by the trust anchors
-    /// of the [inspector](Inspector::tls). `None` without TLS.
-    pub tls: Option<TlsInfo>,
-    /// Why the server cannot be used.
-    pub failure: Option<Error>,
-    /// What verified the server by its TLSA records, or why none did. `None` where DANE does not
-    /// apply, or no record is usable.
-    pub dane: Option<crate::Result<String>>,
-}
-
-/// Whether a record is published.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub enum Published {
-    /// The record, as text.
-    Found(String),
-    /// There is none.
-    Absent,
-    /// There is one that is not valid, or there are several: why.
-    Invalid(String),
-    /// It is not known, as the lookup failed.
-    Failed(LookupError),
-}
-
-impl DomainReport {
-    /// Whether nothing must change, and everything could be looked up.
-    pub fn is_fine(&self) -> bool {
-        self.changes.is_empty() && self.failures.is_empty()
-    }
-
-    fn judge(&mut self) {
-        let mut judgement = Judgement::default();
-        self.judge_mx(&mut judgement);
-        for server in &self.servers {
-            self.judge_server(server, &mut judgement);
-        }
-        self.judge_texts(&mut judgement);
-        self.changes = judgement.changes;
-        self.suggestions = judgement.suggestions;
-        self.failures = judgement.failures;
-    }
-
-    fn judge_mx(&self, found: &mut Judgement) {
-        let domain = &self.domain;
-        match &self.mx {
-            Answer::Failed(error) => found.failures.push(error.clone()),
-            answer if answer.absence() == Some(Absence::NoSuchName) => {
-                found
-                    .changes
-                    .push(format!("{domain} does not exist (NXDOMAIN)"));
-            }
-            answer if answer.absence().is_some() => found.suggestions.push(format!(
-                "{domain} has no MX records, so that mail goes to its own address: publish one"
-            )),
-            answer => {
-                let mx = answer
-                    .records()
-                    .map(|records| &records.exchanges[..])
-                    .unwrap_or_default();
-                if mx.is_empty() {
-                    found.changes.push(format!(
-                        "none of the MX records of {domain} has the name of a host: correct them"
-                    ));
-                }
-                let nulls = mx.iter().filter(|mx| mx.host.is_none()).count();
-                if nulls > 0 && mx.len() > 1 {
-                    found.changes.push(format!(
-                        "{domain} has a null MX beside others: remove it, or the others \
-                         (RFC 7505, 3)"
-                    ));
-                }
-            }
-        }
-        if matches!(self.mx, Answer::Insecure(_)) {
-            found.suggestions.push(format!(
-                "the MX records of {domain} are not signed by DNSSEC, so that DANE does not apply"
-            ));
-        }
-    }
-
-    fn judge_server(&self, server: &ServerReport, found: &mut Judgement) {
-        let host = &server.host;
-        match &server.addresses {
-            Answer::Failed(error) => return found.failures.push(error.clone()),
-            answer => match (answer.records(), answer.absence()) {
-                (Some(addresses), _) => found.failures.extend(addresses.incomplete.clone()),
-                (None, Some(why)) => {
-                    found
-                        .changes
-                        .push(format!("the MX host {host} has no address: {why}"));
-                }
-                (None, None) => {}
-            },
-        }
-        let records = match &server.dane {
-            Some((_, Answer::Failed(error))) => {
-                found.failures.push(error.clone());
-                None
-            }
-            Some((base, Answer::Secure(records))) => {
-                let unusable = records.iter().filter(|record| !record.is_usable()).count();
-                if unusable == records.len() {
-                    found.changes.push(format!(
-                        "no TLSA record of {base} can be used: publish one of the form 3 1 1"
-                    ));
-                } else if unusable > 0 {
-                    let text = format!("remove the unusable TLSA records of {base}: {unusable}");
-                    found.suggestions.push(text);
-                }
-                Some(records)
-            }
-            _ => None,
-        };
-        let policy = match &self.policy {
-            Some(Ok(policy)) if policy.mode != Mode::None => Some(policy),
-            _ => None,
-        };
-        if let Some(policy) = policy
-            && !policy.allows(host)
-        {
-            found.changes.push(format!(
-                "the policy of MTA-STS does not name the MX host {host}: add it to the policy"
-            ));
-        }
-        for session in &server.sessions {
-            session.judge(host, records.is_some(), policy.is_some(), found);
-        }
-    }
-
-    fn judge_texts(&self, found: &mut Judgement) {
-        let texts = [
-            ("the record of MTA-STS", Some(&self.mta_sts)),
-            ("the record of TLS-RPT", Some(&self.tls_rpt)),
-            ("the SPF record", Some(&self.spf)),
-            ("the DMARC record", Some(&self.dmarc)),
-            ("the DKIM record", self.dkim.as_ref()),
-        ];
-        for (name, published) in texts {
-            match published {
-                Some(Published::Failed(error)) => found.failures.push(error.clone()),
-                Some(Published::Invalid(why)) => {
-                    found.changes.push(format!("{name} is not valid: {why}"));
-                }
-                Some(Published::Absent) if name == "the DKIM record" => {
-                    found
-                        .changes
-                        .push("there is no DKIM record for this selector".into());
-                }
-                Some(Published::Absent) => {
-                    found.suggestions.push(format!("publish {}", &name[4..]))
-                }
-                Some(Published::Found(_)) | None => {}
-            }
-        }
-        if let Some(Err(error)) = &self.policy {
-            found.changes.push(format!("{error}; {}", error.hint()));
-        }
-    }
-}
-
-#[derive(Default)]
-struct Judgement {
-    changes: Vec<String>,
-    suggestions: Vec<String>,
-    failures: Vec<LookupError>,
-}
-
-impl SessionReport {
-    fn judge(&self, host: &DomainName, has_dane: bool, has_policy: bool, found: &mut Judgement) {
-        let place = format!("{host} at {}", self.address);
-        if let Some(failure) = &self.failure {
-            match lacks_route(failure) {
-                true => found.suggestions.push(format!(
-                    "{place} was not examined, as this machine has no route to it"
-                )),
-                false => found
-                    .changes
-                    .push(format!("{place}: {}", failure.message())),
-            }
-            return;
-        }
-        let Some(tls) = &self.tls else {
-            return match has_dane || has_policy {
-                true => found.changes.push(format!(
-                    "{place} offers no STARTTLS, which the domain promises"
-                )),
-                false => found
-                    .suggestions
-                    .push(format!("{place} offers no STARTTLS")),
-            };
-        };
-        if let Some(Err(error)) = &self.dane {
-            found.changes.push(format!(
-                "{place} does not match its TLSA records: {}",
-                error.message()
-            ));
-        }
-        if let Some(reason) = &tls.not_verified_reason {
-            match has_policy {
-                true => found.changes.push(format!(
-                    "{place} has a certificate that does not meet the policy of MTA-STS: {reason}"
-                )),
-                false if self.dane.is_none() => found.suggestions.push(format!(
-                    "{place} has a certificate that cannot be verified: {reason}"
-                )),
-                false => {}
-            }
-        }
-    }
-}
-
-/// Whether the machine cannot send to such addresses at all, as without IPv6.
-fn lacks_route(error: &Error) -> bool {
-    let causes = std::iter::successors(error.source(), |cause| (*cause).source());
-    let kinds = [
-        io::ErrorKind::NetworkUnreachable,
-        io::ErrorKind::AddrNotAvailable,
-    ];
-    causes
-        .filter_map(|cause| cause.downcast_ref::<io::Error>())
-        .any(|cause| kinds.contains(&cause.kind()))
-}
-
-/// The one text that begins with a version.
-fn of_version(texts: &[Vec<u8>], version: &str, delimiter: char) -> Published {
-    let is_of = |text: &&Vec<u8>| {
-        text.strip_prefix(version.as_bytes()).is_some_and(|rest| {
-            rest.first()
-                .is_none_or(|byte| *byte == delimiter as u8 || *byte == b' ')
-        })
+/// The hosts with their preferences, those of equal preference by name.
+fn by_preference(hosts: &Hosts, records: Option<&MxRecords>) -> Vec<(u16, DomainName)> {
+    let preference = |host: &DomainName| {
+        let exchanges = records.map_or(&[][..], |records| &records.exchanges);
+        let of_host = exchanges.iter().filter(|mx| mx.host.as_ref() == Some(host));
+        of_host.map(|mx| mx.preference).min().unwrap_or_default()
     };
-    let found: Vec<_> = texts.iter().filter(is_of).collect();
-    match found[..] {
-        [] => Published::Absent,
-        [text] => Published::Found(printable_bytes(text)),
-        _ => Published::Invalid(format!(
-            "there are {}, of which one may remain",
-            found.len()
-        )),
-    }
+    let names = hosts.names.iter().filter_map(|host| match host {
+        HostName::Name(name) => Some(name.clone()),
+        HostName::Literal(_) => None,
+    });
+    let mut names: Vec<_> = names.map(|name| (preference(&name), name)).collect();
+    names.sort_unstable();
+    names
 }
 
-fn sts_record(texts: &[Vec<u8>]) -> Published {
-    match StsRecord::from_txt(texts.iter().map(Vec::as_slice)) {
-        Ok(Some(_)) => of_version(texts, "v=STSv1", ';'),
-        Ok(None) => Published::Absent,
-        Err(error) => Published::Invalid(error.to_string()),
+/// The domain, and those above it that have at least two labels.
+fn with_parents(domain: &DomainName) -> Vec<DomainName> {
+    let mut names = vec![domain.clone()];
+    let mut rest = domain.as_str();
+    while let Some((_, parent)) = rest.split_once('.').filter(|(_, rest)| rest.contains('.')) {
+        names.extend(DomainName::new(parent));
+        rest = parent;
     }
+    names
 }
 
-fn tls_rpt_record(texts: &[Vec<u8>]) -> Published {
-    match TlsRptRecord::from_txt(texts.iter().map(Vec::as_slice)) {
-        Ok(Some(_)) => of_version(texts, "v=TLSRPTv1", ';'),
-        Ok(None) => Published::Absent,
-        Err(error) => Published::Invalid(error.to_string()),
-    }
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// RFC 6376, 3.6.1: the tag `p` has the key, and is empty for one that was revoked.
-fn dkim_record(texts: &[Vec<u8>]) -> Published {
-    let texts: Vec<_> = texts.iter().map(|text| printable_bytes(text)).collect();
-    let key_of = |text: &String| {
-        let mut tags = text.split(';').filter_map(|tag| tag.split_once('='));
-        let key = tags.find(|(name, _)| name.trim() == "p")?.1;
-        Some((text.clone(), !key.trim().is_empty()))
-    };
-    let keys: Vec<_> = texts.iter().filter_map(key_of).collect();
-    match &keys[..] {
-        [] if texts.is_empty() => Published::Absent,
-        [] => Published::Invalid("it has no tag p".into()),
-        [(text, true)] => Published::Found(text.clone()),
-        [(_, false)] => Published::Invalid("its key was revoked".into()),
-        _ => Published::Invalid("there are several".into()),
-    }
-}
-
-impl fmt::Display for Published {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Published::Found(text) => f.write_str(text),
-            Published::Absent => f.write_str("none"),
-            Published::Invalid(why) => write!(f, "not valid: {why}"),
-            Published::Failed(error) => write!(f, "not known: {error}"),
-        }
-    }
-}
-
-impl fmt::Display for DomainReport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let secure = |yes| if yes { "secure" } else { "not signed" };
-        write!(f, "{}\n\nMX       ", self.domain)?;
-        match (&self.mx, self.mx.absence()) {
-            (Answer::Failed(error), _) => writeln!(f, "{error}")?,
-            (mx, Some(absence)) => writeln!(f, "{absence}, {}", secure(mx.is_secure()))?,
-            (mx, None) => writeln!(f, "{}", secure(mx.is_secure()))?,
-        }
-        for server in &self.servers {
-            let addresses = match &server.addresses {
-                Answer::Failed(error) => error.to_string(),
-                answer => secure(answer.is_secure()).to_owned(),
-            };
-            writeln!(f, "  {} {}: {addresses}", server.preference, server.host)?;
-            match &server.dane {
-                Some((base, Answer::Secure(records))) => {
-                    for record in records {
-                        writeln!(f, "    TLSA of {base}: {record}")?;
-                    }
-                }
-                Some((_, Answer::Failed(error))) => writeln!(f, "    {error}")?,
-                _ => {}
-            }
-            for session in &server.sessions {
-                write!(f, "    {}: ", session.address)?;
-                match (&session.failure, &session.tls) {
-                    (Some(failure), _) => writeln!(f, "{}", failure.message())?,
-                    (None, None) => writeln!(f, "no TLS")?,
-                    (None, Some(tls)) => {
-                        let by = match &session.dane {
-                            Some(Ok(_)) => ", verified by DANE",
-                            Some(Err(_)) => ", not verified by DANE",
-                            None if tls.is_verified() => ", certificate verified",
-                            None => ", certificate not verified",
-                        };
-                        writeln!(f, "{}{by}", tls.version)?;
-                        if let Some(peer) = tls.peer() {
-                            writeln!(f, "      its key as TLSA: {}", TlsaRecord::of_key(peer))?;
-                        }
-                    }
-                }
-            }
-        }
-        writeln!(f, "MTA-STS  {}", self.mta_sts)?;
-        match &self.policy {
-            Some(Ok(policy)) => writeln!(f, "  mode {}", policy.mode.as_str())?,
-            Some(Err(error)) => writeln!(f, "  {error}")?,
-            None => {}
-        }
-        writeln!(f, "TLS-RPT  {}", self.tls_rpt)?;
-        writeln!(f, "SPF      {}", self.spf)?;
-        writeln!(f, "DMARC    {}", self.dmarc)?;
-        if let Some(dkim) = &self.dkim {
-            writeln!(f, "DKIM     {dkim}")?;
-        }
-        for failure in &self.failures {
-            writeln!(f, "\nLookup failed: {failure}\n  {}", failure.hint())?;
-        }
-        for change in &self.changes {
-            writeln!(f, "\nTo change: {change}")?;
-        }
-        for suggestion in &self.suggestions {
-            writeln!(f, "\nSuggestion: {suggestion}")?;
-        }
-        match self.is_fine() {
-            true => writeln!(f, "\nNothing needs to change."),
-            false => Ok(()),
+    #[test]
+    fn parents_have_two_labels() {
+        for (domain, expected) in [
+            (
+                "a.b.example.org",
+                &["a.b.example.org", "b.example.org", "example.org"][..],
+            ),
+            ("example.org", &["example.org"]),
+            ("org", &["org"]),
+        ] {
+            let names = with_parents(&domain.parse().unwrap());
+            let names: Vec<_> = names.iter().map(DomainName::as_str).collect();
+            assert_eq!(names, expected);
         }
     }
 }
