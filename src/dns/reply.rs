@@ -26,6 +26,9 @@ pub(super) struct Reply {
     pub(super) name: DomainName,
     /// The names that have CNAMEs, or are below a DNAME, beginning with the one that was asked for.
     pub(super) aliases: Vec<DomainName>,
+    /// The record that leads from the name that was asked for to another, by its owner and type: a
+    /// CNAME, or the DNAME of a name above.
+    pub(super) first_alias: Option<(DomainName, Rtype)>,
     /// The data of each record.
     pub(super) records: Result<Vec<Data>, Absence>,
     /// How long it may be kept.
@@ -73,6 +76,7 @@ impl Reply {
         let mut name = asked.clone();
         let mut owner = absolute(asked);
         let mut aliases = Vec::new();
+        let mut first_alias = None;
         let mut ttl = MAX_TTL;
         loop {
             let found = records_of(message, &owner, record_type, &mut ttl)?;
@@ -90,23 +94,23 @@ impl Reply {
                 return Ok(Reply {
                     name,
                     aliases,
+                    first_alias,
                     records: Ok(found),
                     ttl,
                 });
             }
-            let Some(target) = alias_of(message, &owner, &mut ttl)? else {
+            let Some(alias) = alias_of(message, &owner, &mut ttl)? else {
                 break;
             };
             aliases.push(name);
             if aliases.len() > MAX_ALIASES {
                 return Err((LookupErrorKind::TooManyAliases, ""));
             }
-            let not_a_name = (
-                LookupErrorKind::Malformed,
-                "a CNAME leads to an invalid name",
-            );
-            name = DomainName::new(&target.to_string()).map_err(|_| not_a_name)?;
-            owner = target;
+            if first_alias.is_none() {
+                first_alias = Some((relative(&alias.owner)?, alias.record_type));
+            }
+            name = relative(&alias.target)?;
+            owner = alias.target;
         }
         let absence = match message.opt_rcode() {
             OptRcode::NXDOMAIN => Absence::NoSuchName,
@@ -115,6 +119,7 @@ impl Reply {
         Ok(Reply {
             name,
             aliases,
+            first_alias,
             records: Err(absence),
             ttl: absence_ttl(message)?.min(ttl),
         })
@@ -124,6 +129,18 @@ impl Reply {
 /// The name in wire format.
 pub(super) fn absolute(name: &DomainName) -> Name<Vec<u8>> {
     Name::vec_from_str(name.as_str()).expect("a DomainName is a name")
+}
+
+fn relative(name: &Name<Vec<u8>>) -> Result<DomainName, Fault> {
+    let fault = (LookupErrorKind::Malformed, "an alias has an invalid name");
+    DomainName::new(&name.to_string()).map_err(|_| fault)
+}
+
+/// A CNAME or DNAME record, and where it leads from a name.
+struct Alias {
+    owner: Name<Vec<u8>>,
+    record_type: Rtype,
+    target: Name<Vec<u8>>,
 }
 
 /// The records of a section; those of another class do not count.
@@ -164,18 +181,18 @@ fn records_of(
     Ok(found)
 }
 
-/// Where the CNAME of a name leads, or the DNAME of one above it (RFC 6672, 2.2). A DNAME comes with
-/// the CNAME that follows from it. As that is not signed, it may have been removed on the way, and
-/// the validator follows the DNAME without it.
+/// Where the CNAME of a name leads, or the DNAME of one above it (RFC 6672, 2.2). A DNAME comes
+/// with the CNAME that follows from it. As that is not signed, it may have been removed on the way,
+/// and the validator follows the DNAME without it.
 fn alias_of(
     message: &Message<Vec<u8>>,
     owner: &Name<Vec<u8>>,
     ttl: &mut Duration,
-) -> Result<Option<Name<Vec<u8>>>, Fault> {
-    let mut target: Option<Name<Vec<u8>>> = None;
+) -> Result<Option<Alias>, Fault> {
+    let mut alias: Option<Alias> = None;
     for record in of_internet(message.answer())? {
         let record = record?;
-        let found: Name<Vec<u8>> = match record.rtype() {
+        let target: Name<Vec<u8>> = match record.rtype() {
             Rtype::CNAME if record.owner().name_eq(owner) => {
                 let cname = record.to_record::<Cname<ParsedName<_>>>();
                 let cname = cname.ok().flatten().ok_or(MALFORMED)?;
@@ -192,16 +209,23 @@ fn alias_of(
             }
             _ => continue,
         };
-        if target
+        if alias
             .as_ref()
-            .is_some_and(|target| !target.name_eq(&found))
+            .is_some_and(|alias| !alias.target.name_eq(&target))
         {
             return Err((LookupErrorKind::Malformed, "a name has two aliases"));
         }
         *ttl = record.ttl().into_duration().min(*ttl);
-        target = Some(found);
+        // The DNAME is what is signed.
+        if alias.is_none() || record.rtype() == Rtype::DNAME {
+            alias = Some(Alias {
+                owner: record.owner().to_name(),
+                record_type: record.rtype(),
+                target,
+            });
+        }
     }
-    Ok(target)
+    Ok(alias)
 }
 
 /// RFC 2308, 5: the lesser of the SOA record's own TTL and its field MINIMUM.

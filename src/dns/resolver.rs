@@ -22,8 +22,9 @@ use crate::tls::dane::TlsaRecord;
 
 /// How long a lookup may take, unless [`Resolver::timeout`] says otherwise.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(15);
-/// How long a validator is used. It remembers whether a signature is valid, for as long as it lives:
-/// one that has expired since, or was not yet valid by a clock that was wrong, is judged anew.
+/// How long a validator is used. It remembers whether a signature is valid, for as long as it
+/// lives: one that has expired since, or was not yet valid by a clock that was wrong, is to be
+/// judged anew.
 const VALIDATOR_LIFETIME: Duration = Duration::from_secs(60);
 
 /// Looks up what a sender of mail needs, and validates it by DNSSEC (RFC 4035). Cheap to clone; the
@@ -181,19 +182,7 @@ impl Resolver {
             self.addresses_of_family(host, Rtype::AAAA),
         )
         .await;
-        let mut answer = combine(v4, v6);
-        if let Answer::Insecure(Ok(addresses)) = &mut answer
-            && !addresses.aliases.is_empty()
-        {
-            match self.look_up(host, Rtype::CNAME).await {
-                Ok(alias) => addresses.is_name_secure = alias.is_secure,
-                // Whether the CNAME is secure decides whether TLSA records count.
-                Err((kind, detail)) => {
-                    return Answer::Failed(LookupError::new(host.clone(), "CNAME", kind, detail));
-                }
-            }
-        }
-        answer
+        combine(v4, v6)
     }
 
     /// Looks up the TLSA records of a server (RFC 6698, 3): those of `_25._tcp.mx.example.org` for
@@ -224,7 +213,20 @@ impl Resolver {
     async fn addresses_of_family(&self, host: &DomainName, family: Rtype) -> Answer<Addresses> {
         let type_name = if family == Rtype::A { "A" } else { "AAAA" };
         let answer = self.look_up(host, family).await;
-        let is_name_secure = answer.as_ref().is_ok_and(|answer| answer.is_secure);
+        let mut is_name_secure = answer.as_ref().is_ok_and(|answer| answer.is_secure);
+        if let Ok(Validated { reply, is_secure }) = &answer
+            && !is_secure
+            && reply.records.is_ok()
+            && let Some((owner, record_type)) = &reply.first_alias
+        {
+            match self.look_up(owner, *record_type).await {
+                Ok(alias) => is_name_secure = alias.is_secure,
+                // Whether the CNAME is secure decides whether TLSA records count.
+                Err((kind, detail)) => {
+                    return Answer::Failed(LookupError::new(host.clone(), "CNAME", kind, detail));
+                }
+            }
+        }
         self.convert(host, type_name, answer, |reply, records| {
             Some(Addresses {
                 name: reply.name.clone(),

@@ -15,19 +15,30 @@ use tokio::net::{TcpListener, UdpSocket};
 
 use super::*;
 
+mod hostile;
 mod signed;
 
 /// What a resolver makes of a question. `None` for silence.
 type Answers = fn(&Message<Vec<u8>>) -> Option<Vec<u8>>;
+
+/// Sockets for TCP and UDP with the same port, and their address.
+async fn bind() -> (TcpListener, UdpSocket, SocketAddr) {
+    loop {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        // Another test may have the port of UDP.
+        if let Ok(socket) = UdpSocket::bind(address).await {
+            return (listener, socket, address);
+        }
+    }
+}
 
 /// A resolver on the loopback interface, and how many questions it has had.
 async fn serve(
     udp: impl Fn(&Message<Vec<u8>>) -> Option<Vec<u8>> + Send + 'static,
     tcp: impl Fn(&Message<Vec<u8>>) -> Option<Vec<u8>> + Send + 'static,
 ) -> (SocketAddr, Arc<AtomicUsize>) {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let socket = UdpSocket::bind(address).await.unwrap();
+    let (listener, socket, address) = bind().await;
     let count = Arc::new(AtomicUsize::new(0));
     let counter = count.clone();
     tokio::spawn(async move {

@@ -121,7 +121,8 @@ pub(super) struct Validator {
     unfollowed: Unfollowed,
 }
 
-/// The zones whose DS records were asked for, and are of algorithms that are not followed.
+/// The zones whose DS records were asked for, and of which some are of algorithms that are not
+/// followed.
 type Unfollowed = Arc<Mutex<HashSet<DomainName>>>;
 
 impl Validator {
@@ -202,7 +203,8 @@ impl Validator {
         }
     }
 
-    /// Whether a signature or an absence is of a zone above the anchor that its name is below.
+    /// Whether a signature or an absence is of a zone above the anchor that its name is below. NSEC
+    /// records are at the name of the anchor in both zones, and prove nothing unless they are secure.
     fn is_of_a_zone_above(&self, message: &Message<Vec<u8>>, name: &DomainName) -> bool {
         let (Ok(answer), Ok(authority)) = (message.answer(), message.authority()) else {
             return false;
@@ -212,7 +214,8 @@ impl Validator {
             let owner: Name<Vec<u8>> = record.owner().to_name();
             if let Ok(Some(signature)) = record.to_record::<Rrsig<_, ParsedName<_>>>() {
                 let signer: Name<Vec<u8>> = signature.data().signer_name().to_name();
-                return self.anchors.is_above(&signer, &owner);
+                return signature.data().type_covered() != Rtype::NSEC
+                    && self.anchors.is_above(&signer, &owner);
             }
             record.rtype() == Rtype::SOA && self.anchors.is_above(&owner, &name)
         })
@@ -290,21 +293,14 @@ impl GetResponse for Lookup {
     }
 }
 
-/// Returns the zone whose DS records the answer has, if the validator follows none of them.
+/// Returns the zone whose DS records the answer has, if the validator does not follow all of them.
+/// Which of them are valid is not known yet: none may hide another.
 fn unfollowed_zone(answer: &Message<Bytes>) -> Option<DomainName> {
     let question = answer.sole_question().ok()?;
-    let mut records = answer
-        .answer()
-        .ok()?
-        .limit_to::<Ds<_>>()
-        .flatten()
-        .peekable();
-    records.peek()?;
     let is_followed = |ds: &Ds<Bytes>| {
         supported_algorithm(&ds.algorithm()) && supported_digest(&ds.digest_type())
     };
-    if records.any(|record| is_followed(record.data())) {
-        return None;
-    }
+    let mut records = answer.answer().ok()?.limit_to::<Ds<_>>().flatten();
+    records.find(|record| !is_followed(record.data()))?;
     DomainName::new(&question.qname().to_string()).ok()
 }

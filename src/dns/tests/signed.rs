@@ -1,5 +1,7 @@
 //! Zones that are signed here, and what an attacker makes of their answers.
 
+use std::collections::HashMap;
+use std::sync::Mutex;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::rand::SystemRandom;
@@ -81,6 +83,8 @@ struct World {
     zones: Vec<Zone>,
     /// Since when the signatures are valid, and until when.
     valid: (u32, u32),
+    /// The signatures that were made, by what they sign: those of ECDSA differ each time.
+    signatures: Mutex<HashMap<Vec<u8>, Vec<u8>>>,
 }
 
 /// An answer before it is sent.
@@ -117,6 +121,7 @@ impl World {
         World {
             zones: zones.collect(),
             valid: (now() - 3600, now() + 3600),
+            signatures: Mutex::default(),
         }
     }
 
@@ -183,7 +188,10 @@ impl World {
         signature(Vec::new())
             .signed_data(&mut data, &mut sorted)
             .unwrap();
-        let signature = signature(key.sign(&data));
+        let mut signatures = self.signatures.lock().unwrap();
+        let signed = signatures.entry(data);
+        let signed = signed.or_insert_with_key(|data| key.sign(data));
+        let signature = signature(signed.clone());
         let owner = records[0].owner().clone();
         Some(Record::new(owner, Class::IN, TTL, signature.into()))
     }
@@ -342,7 +350,8 @@ fn world() -> World {
             ED25519,
             "ed. MX 10 mx.ed.\nmx.ed. A 192.0.2.1\nto-p384.ed. CNAME p384.\n\
              to-unsigned.ed. CNAME unsigned.\n_25._tcp.mx.ed. TLSA 3 1 1 00\n\
-             dname.ed. DNAME ed.\n*.wild.ed. MX 10 mx.ed.\nhost.wild.ed. MX 20 mx.ed.\n",
+             dname.ed. DNAME ed.\nout.ed. DNAME unsigned.\nto-absent.ed. CNAME absent.\n\
+             *.wild.ed. MX 10 mx.ed.\nhost.wild.ed. MX 20 mx.ed.\n",
         ),
         ("ed.ed.", ED25519, "ed.ed. MX 10 mx.ed.ed.\n"),
         ("p256.ed.", P256, "p256.ed. MX 10 mx.p256.ed.\n"),
@@ -361,7 +370,7 @@ fn world() -> World {
         (
             "unsigned.",
             None,
-            "unsigned. MX 10 mx.unsigned.\nto-ed.unsigned. CNAME ed.\n",
+            "unsigned. MX 10 mx.unsigned.\nmx.unsigned. A 192.0.2.1\nto-ed.unsigned. CNAME ed.\n",
         ),
     ])
 }
@@ -480,6 +489,53 @@ async fn no_signed_zone_becomes_one_that_is_not_signed() {
     }
 }
 
+/// DS records of another name or class, beside those of the zone, do not hide its algorithm.
+#[tokio::test]
+async fn other_ds_records_do_not_hide_those_of_a_zone() {
+    for class in [Class::IN, Class::CH] {
+        let world = Arc::new(world());
+        let other = world.zones[1].key.as_ref().unwrap().dnskey();
+        let resolver = attacked(world.clone(), move |response| {
+            let of_zone = response.answer.iter();
+            let of_zone = of_zone.filter(|record| record.rtype() == Rtype::DS);
+            let hiding = of_zone.map(|record| {
+                let owner = match class {
+                    Class::IN => wire("elsewhere"),
+                    _ => record.owner().clone(),
+                };
+                let ds = digest(&owner, &other);
+                Record::new(owner, class, TTL, ds.into())
+            });
+            let hiding: Vec<Rec> = hiding.collect();
+            response.answer.extend(hiding);
+        })
+        .await;
+        for domain in ["p384", "ed", "ed.ed"] {
+            let answer = resolver.mx(&name(domain)).await;
+            let is_not_lost = matches!(answer, Answer::Secure(_) | Answer::Failed(_));
+            assert!(is_not_lost, "{class}, {domain}: {answer:?}");
+        }
+    }
+}
+
+/// An absence above a zone may be proven by a record at the zone's name, from above.
+#[tokio::test]
+async fn the_zone_above_proves_absences_at_the_name_of_a_zone() {
+    let world = Arc::new(world());
+    let inner = world.clone();
+    let resolver = attacked(world, move |response| {
+        let is_nsec = |record: &Rec| record.rtype() == Rtype::NSEC;
+        if response.authority.iter().any(is_nsec) {
+            let proof = nsec(&wire("ed"), wire("ed448"), [Rtype::NS, Rtype::DS]);
+            let signature = inner.sign(&inner.zones[0], std::slice::from_ref(&proof), &wire("ed"));
+            response.authority.extend([proof, signature.unwrap()]);
+        }
+    })
+    .await;
+    let answer = resolver.mx(&name("to-absent.ed")).await;
+    assert!(matches!(answer, Answer::SecureAbsence(_)), "{answer:?}");
+}
+
 /// The CNAME that follows from a DNAME is not signed, and its absence proves nothing.
 #[tokio::test]
 async fn a_dname_leads_on_without_its_cname() {
@@ -502,6 +558,20 @@ async fn a_dname_leads_on_without_its_cname() {
     .await;
     let kind = failure(resolver.tlsa(&name("mx.dname.ed"), 25)).await;
     assert_eq!(kind, LookupErrorKind::Malformed);
+}
+
+/// RFC 7672, 2.2.2: the name of a host whose DNAME leads out of the signed zones is secure.
+#[tokio::test]
+async fn a_dname_is_secure_wherever_it_leads() {
+    let resolver = attacked(Arc::new(world()), |_| {}).await;
+    for (host, expected) in [("mx.out.ed", true), ("mx.unsigned", false)] {
+        let answer = resolver.addresses(&name(host)).await;
+        let Answer::Insecure(Ok(addresses)) = answer else {
+            panic!("{answer:?}");
+        };
+        assert_eq!(addresses.name, name("mx.unsigned"));
+        assert_eq!(addresses.is_name_secure, expected, "{host}");
+    }
 }
 
 /// The records of a wildcard are not those of a name that exists.
