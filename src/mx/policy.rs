@@ -237,7 +237,11 @@ pub(crate) fn base_domains(
         Answer::Secure(_) => Ok(vec![host.clone()]),
         // A secure CNAME that leads out of the signed zones.
         Answer::Insecure(Ok(addresses)) if addresses.is_name_secure => Ok(vec![host.clone()]),
-        _ => Err(format!("the addresses of {host} are not signed")),
+        Answer::Insecure(Ok(_)) => Err(format!("the addresses of {host} are not signed")),
+        Answer::SecureAbsence(_) | Answer::Insecure(Err(_)) => {
+            Err(format!("{host} has no address"))
+        }
+        Answer::Failed(_) => Err(format!("the addresses of {host} are not known")),
     }
 }
 

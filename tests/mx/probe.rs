@@ -181,7 +181,7 @@ async fn a_null_mx_is_said() {
         text.contains("the domain accepts no mail (null MX, RFC 7505), secure"),
         "{text}"
     );
-    suggests(&report, &["SPF", "DMARC", "v=spf1 -all"]);
+    suggests(&report, &["SPF", "DMARC", "v=spf1 -all", "p=reject"]);
     let run = probe(&[domain, "--json"]).await;
     run.exits_with(0);
     let json = run.json();
@@ -203,6 +203,8 @@ async fn a_domain_without_servers_is_not_told_about_them() {
 
     let report = inspect("nodata.probe.example").await;
     mentions(&report.changes, "neither MX records nor an address");
+    let text = report.to_string();
+    assert!(!text.contains("DANE"), "{text}");
     suggests(&report, &["SPF", "DMARC"]);
     assert_eq!(report.suggestions.len(), 2, "{report}");
 

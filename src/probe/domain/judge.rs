@@ -233,7 +233,7 @@ impl DomainReport {
             Some(Err(error)) => {
                 return match lookup_of(error) {
                     Some(lookup) => found.failures.push(lookup.clone()),
-                    None => found.change(format!("{error}; {}", error.hint())),
+                    None => found.change(format!("{error}. {}", error.hint())),
                 };
             }
             None => return,
@@ -274,11 +274,16 @@ impl DomainReport {
 
     fn judge_texts(&self, found: &mut Judgement) {
         let of_servers = self.may_take_mail();
-        let spf = match self.problem {
-            Some(MxProblem::NullMx) => {
-                "publish an SPF record (RFC 7208): v=spf1 -all, if the domain sends no mail, either"
-            }
-            _ => "publish an SPF record (RFC 7208), which says who may send in the domain's name",
+        let (spf, dmarc) = match self.problem {
+            Some(MxProblem::NullMx) => (
+                "publish an SPF record (RFC 7208): v=spf1 -all, if the domain sends no mail, either",
+                "publish a DMARC record (RFC 7489): v=DMARC1; p=reject, if the domain sends no \
+                 mail, either",
+            ),
+            _ => (
+                "publish an SPF record (RFC 7208), which says who may send in the domain's name",
+                "publish a DMARC record (RFC 7489): v=DMARC1; p=none to begin with",
+            ),
         };
         for (name, published, suggestion) in [
             (
@@ -293,11 +298,7 @@ impl DomainReport {
                     .then_some("publish a record of TLS-RPT (RFC 8460), to learn of TLS failures"),
             ),
             ("the SPF record", &self.spf, Some(spf)),
-            (
-                "the DMARC record",
-                &self.dmarc,
-                Some("publish a DMARC record (RFC 7489): v=DMARC1; p=none to begin with"),
-            ),
+            ("the DMARC record", &self.dmarc, Some(dmarc)),
         ] {
             match (published, suggestion) {
                 (Published::Absent, Some(suggestion)) => found.suggest(suggestion),
@@ -391,4 +392,173 @@ fn lacks_route(error: &Error) -> bool {
     causes
         .filter_map(|cause| cause.downcast_ref::<io::Error>())
         .any(|cause| kinds.contains(&cause.kind()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mx::{Addresses, DomainName, Mx, problem};
+    use crate::{ErrorKind, Result};
+
+    fn name(text: &str) -> DomainName {
+        text.parse().unwrap()
+    }
+
+    fn records(exchanges: &[(u16, &str)]) -> MxRecords {
+        let exchanges = exchanges.iter().map(|(preference, host)| Mx {
+            preference: *preference,
+            host: (*host != ".").then(|| name(host)),
+        });
+        MxRecords {
+            name: name("example.org"),
+            aliases: Vec::new(),
+            exchanges: exchanges.collect(),
+        }
+    }
+
+    /// A server at these addresses, with the result of each session in plaintext.
+    fn server(host: &str, sessions: Vec<(&str, Result<()>)>) -> ServerReport {
+        let sessions: Vec<_> = sessions
+            .into_iter()
+            .map(|(address, result)| SessionReport {
+                address: address.parse().unwrap(),
+                tls: None,
+                dane: None,
+                failure: result.err(),
+            })
+            .collect();
+        ServerReport {
+            host: name(host),
+            preference: 10,
+            addresses: Answer::Insecure(Ok(Addresses {
+                name: name(host),
+                aliases: Vec::new(),
+                is_name_secure: false,
+                addresses: sessions.iter().map(|session| session.address).collect(),
+                incomplete: None,
+            })),
+            dane: Err(NoDane::NotApplicable(
+                "the MX records are not signed".to_owned(),
+            )),
+            sessions,
+        }
+    }
+
+    /// The judged report of a domain that publishes nothing else.
+    fn judged(
+        exchanges: &[(u16, &str)],
+        problem: Option<MxProblem>,
+        servers: Vec<ServerReport>,
+    ) -> DomainReport {
+        let mut report = DomainReport {
+            domain: name("example.org"),
+            mx: Answer::Insecure(Ok(records(exchanges))),
+            problem,
+            servers,
+            mta_sts: Published::Absent,
+            policy: None,
+            tls_rpt: Published::Absent,
+            spf: Published::Found("v=spf1 -all".to_owned()),
+            dmarc: Published::Found("v=DMARC1; p=none".to_owned()),
+            dmarc_domain: name("example.org"),
+            dkim: None,
+            changes: Vec::new(),
+            suggestions: Vec::new(),
+            failures: Vec::new(),
+        };
+        report.judge();
+        report
+    }
+
+    #[track_caller]
+    fn has(texts: &[String], words: &str, is_there: bool) {
+        let found = texts.iter().any(|text| text.contains(words));
+        assert_eq!(found, is_there, "{words}: {texts:#?}");
+    }
+
+    #[test]
+    fn a_null_mx_is_alone_and_has_the_preference_0() {
+        for (exchanges, problem, changes, suggestions) in [
+            (&[(0, ".")][..], Some(MxProblem::NullMx), false, false),
+            (&[(10, ".")], Some(MxProblem::NullMx), false, true),
+            (&[(0, "."), (5, ".")], Some(MxProblem::NullMx), false, true),
+            (&[(0, "."), (10, "mx.example.org")], None, true, false),
+        ] {
+            let report = judged(exchanges, problem, Vec::new());
+            has(&report.changes, "a null MX beside others", changes);
+            has(&report.suggestions, "should be one record", suggestions);
+            has(&report.suggestions, "MTA-STS", false);
+        }
+    }
+
+    #[test]
+    fn an_address_that_is_not_connected_to_is_not_the_fault_of_the_domain() {
+        let refused = |address: &str| Err(problem(MxProblem::AddressRefused, address, "no"));
+        let no_route = || {
+            let source = io::Error::from(io::ErrorKind::NetworkUnreachable);
+            let error = Error::new(ErrorKind::Connect, Phase::Connect, "it cannot be reached");
+            Err(error.with_source(source))
+        };
+        let sessions = vec![
+            ("9.9.9.9", refused("9.9.9.9")),
+            ("2620:fe::9", no_route()),
+            ("10.0.0.5", refused("10.0.0.5")),
+        ];
+        let servers = vec![server("mx.example.org", sessions)];
+        let report = judged(&[(10, "mx.example.org")], None, servers);
+        for address in ["9.9.9.9", "2620:fe::9"] {
+            let words = format!("mx.example.org at {address} was not examined");
+            has(&report.suggestions, &words, true);
+        }
+        assert_eq!(
+            report.changes,
+            [
+                "mx.example.org at 10.0.0.5 is not on the public Internet: give an address that \
+              others can reach"
+            ]
+        );
+    }
+
+    #[test]
+    fn this_network_may_block_the_port() {
+        let unreached = || Err(Error::new(ErrorKind::Timeout, Phase::Connect, "no answer"));
+        let words = "may block outgoing connections to port 25";
+        for (second, is_there) in [(unreached(), true), (Ok(()), false)] {
+            let sessions = vec![("9.9.9.9", unreached()), ("9.9.9.10", second)];
+            let servers = vec![server("mx.example.org", sessions)];
+            let report = judged(&[(10, "mx.example.org")], None, servers);
+            has(&report.suggestions, words, is_there);
+            has(&report.suggestions, "MTA-STS", true);
+            has(
+                &report.changes,
+                "mx.example.org at 9.9.9.9: no answer",
+                true,
+            );
+        }
+    }
+
+    #[test]
+    fn what_was_left_out_is_said() {
+        let exchanges = [
+            (10, "a.example.org"),
+            (20, "b.example.org"),
+            (30, "a.example.org"),
+        ];
+        let mut a = server(
+            "a.example.org",
+            vec![("9.9.9.9", Ok(())), ("9.9.9.10", Ok(()))],
+        );
+        a.sessions.pop();
+        let report = judged(&exchanges, None, vec![a]);
+        has(
+            &report.suggestions,
+            "1 of the 2 MX hosts were examined",
+            true,
+        );
+        has(
+            &report.suggestions,
+            "1 of the 2 addresses were connected to",
+            true,
+        );
+    }
 }

@@ -127,6 +127,9 @@ impl Inspector {
     /// verification of [`MxClient`](crate::mx::MxClient). At most 20 hosts are looked up, and 10
     /// addresses connected to, some of each host.
     ///
+    /// At most five lookups wait for one another, so that all takes at most five times the time-out
+    /// of the resolver and four times that of the [steps](Self::timeout).
+    ///
     /// # Errors
     ///
     /// [`ErrorKind::Config`](crate::ErrorKind::Config): the trust anchors cannot be used.
@@ -294,13 +297,15 @@ impl Inspector {
     /// The record of this domain, or of the nearest one above that has one: receivers apply that of
     /// the organizational domain to all below it (RFC 7489, 6.6.3).
     async fn dmarc(&self, domain: &DomainName) -> (DomainName, Published) {
-        for name in with_parents(domain).into_iter().take(MAX_DMARC_DOMAINS) {
+        let names = with_parents(domain).into_iter().take(MAX_DMARC_DOMAINS);
+        let looking_up = names.map(async |name| {
             let found = self.text(&format!("_dmarc.{name}"), records::dmarc).await;
-            if !matches!(found, Published::Absent) {
-                return (name, found);
-            }
-        }
-        (domain.clone(), Published::Absent)
+            (name, found)
+        });
+        let found = join_all(looking_up).await;
+        let is_there = |(_, found): &(_, Published)| !matches!(found, Published::Absent);
+        let nearest = found.into_iter().find(is_there);
+        nearest.unwrap_or_else(|| (domain.clone(), Published::Absent))
     }
 
     async fn dkim(&self, domain: &DomainName) -> Option<Published> {

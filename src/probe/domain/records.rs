@@ -37,7 +37,7 @@ impl fmt::Display for Published {
             Published::Found(text) => f.write_str(text),
             Published::Absent => f.write_str("none"),
             Published::Invalid(why) => write!(f, "not valid: {why}"),
-            Published::Failed(error) => write!(f, "not known: {error}"),
+            Published::Failed(error) => write!(f, "not known: {}", error.kind()),
         }
     }
 }

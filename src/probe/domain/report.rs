@@ -91,7 +91,7 @@ impl fmt::Display for DomainReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}\n\nMX       ", self.domain)?;
         match (&self.mx, &self.problem, self.mx.absence()) {
-            (Answer::Failed(error), ..) => write!(f, "{error}")?,
+            (Answer::Failed(error), ..) => write!(f, "not known: {}", error.kind())?,
             (_, Some(problem), _) => write!(f, "{problem}, {}", security(&self.mx))?,
             (_, None, Some(absence)) => write!(f, "{absence}, {}", security(&self.mx))?,
             (_, None, None) => write!(f, "{}", security(&self.mx))?,
@@ -161,7 +161,7 @@ impl ServerReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "  {} {}: ", self.preference, self.host)?;
         match (&self.addresses, self.addresses.absence()) {
-            (Answer::Failed(error), _) => write!(f, "{error}")?,
+            (Answer::Failed(error), _) => write!(f, "not known: {}", error.kind())?,
             (answer, Some(absence)) => write!(f, "{absence}, {}", security(answer))?,
             (answer, None) => write!(f, "{}", security(answer))?,
         }
@@ -177,8 +177,11 @@ impl ServerReport {
                     writeln!(f, "    TLSA of {}: {record}", dane.base_domain())?;
                 }
             }
+            Err(_) if self.addresses.records().is_none() => {}
             Err(NoDane::NotApplicable(reason)) => writeln!(f, "    no DANE: {reason}")?,
-            Err(NoDane::LookupFailed { error, .. }) => writeln!(f, "    DANE: {error}")?,
+            Err(NoDane::LookupFailed { error, .. }) => {
+                writeln!(f, "    TLSA not known: {}", error.kind())?;
+            }
         }
         for session in &self.sessions {
             write!(f, "    {}: ", session.address)?;
