@@ -376,6 +376,25 @@ async fn damaged_records_are_a_failure() {
     assert_eq!(kind, LookupErrorKind::Malformed);
 }
 
+/// RFC 1035, 2.3.4: no name has more than 253 characters, so that there cannot be such records.
+#[tokio::test]
+async fn a_name_that_is_too_long_has_no_tlsa_records() {
+    let (server, count) = serve(|q| code(q, Rcode::SERVFAIL), silence).await;
+    let label = "a".repeat(48);
+    for (length, is_too_long) in [(48 + 3 + 1, true), (48 + 3, true), (48 - 6, false)] {
+        let first = "b".repeat(length);
+        let base = name(
+            &[&first, &label, &label, &label, &label]
+                .map(String::as_str)
+                .join("."),
+        );
+        let answer = unsigned(server).tlsa(&base, 25).await;
+        let is_absent = matches!(answer, Answer::SecureAbsence(Absence::NoSuchName));
+        assert_eq!(is_absent, is_too_long, "{length}: {answer:?}");
+    }
+    assert_eq!(count.load(Ordering::SeqCst), 1);
+}
+
 #[test]
 fn anchors_are_ds_or_dnskey_records() {
     let resolver = Resolver::new(([127, 0, 0, 1], 53).into());

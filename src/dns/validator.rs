@@ -204,7 +204,8 @@ impl Validator {
     }
 
     /// Whether a signature or an absence is of a zone above the anchor that its name is below. NSEC
-    /// records are at the name of the anchor in both zones, and prove nothing unless they are secure.
+    /// records are at the name of the anchor in both zones; they prove nothing unless they are
+    /// secure.
     fn is_of_a_zone_above(&self, message: &Message<Vec<u8>>, name: &DomainName) -> bool {
         let (Ok(answer), Ok(authority)) = (message.answer(), message.authority()) else {
             return false;

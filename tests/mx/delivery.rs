@@ -214,6 +214,7 @@ async fn domains_are_told_apart_by_what_the_dns_says() {
         ("null.delivery.example", MxProblem::NullMx),
         ("missing.delivery.example", MxProblem::NoSuchDomain),
         ("nothing.delivery.example", MxProblem::NoAddress),
+        ("invalid.delivery.example", MxProblem::NoValidHost),
         ("lost.delivery.example", MxProblem::NoSuchHost),
     ] {
         let receipt = send(&client(), &[&format!("a@{domain}")]).await;
@@ -245,6 +246,13 @@ async fn own_names_and_addresses_are_left_out() {
     assert_eq!(summary(&receipt), [(Some("own1"), true)]);
     let receipt = send(&own_name("own1.delivery.example"), &recipient).await;
     assert_eq!(problem(&receipt), MxProblem::OwnHost);
+    // An alias of this machine, of which the backup would give the message back.
+    for domain in ["own-host", "own-alias"] {
+        let recipient = format!("a@{domain}.delivery.example");
+        let receipt = send(&own_name("own2.delivery.example"), &[&recipient]).await;
+        assert_eq!(problem(&receipt), MxProblem::OwnHost, "{domain}");
+        assert_eq!(receipt.domains[0].failures.len(), 1);
+    }
     // An address that is not allowed.
     let refused: IpAddr = lab().address(40).into();
     let filtered = client().address_filter(move |address| address != refused);

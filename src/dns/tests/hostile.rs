@@ -455,7 +455,7 @@ async fn what_is_sent_twice_counts_once() {
     assert_eq!(hosts(&unsigned(server)).await, ["right.example"]);
 }
 
-/// It goes to a port that is closed, and is no answer to the next question.
+/// It goes to a port that is closed, and does not answer the next question.
 #[tokio::test]
 async fn an_answer_that_comes_too_late_is_lost() {
     let (server, count) = start(
