@@ -223,7 +223,7 @@ impl Resolver {
                 Ok(alias) => is_name_secure = alias.is_secure,
                 // Whether the CNAME is secure decides whether TLSA records count.
                 Err((kind, detail)) => {
-                    return Answer::Failed(LookupError::new(host.clone(), "CNAME", kind, detail));
+                    return Answer::Failed(self.failure(host, "CNAME", kind, detail));
                 }
             }
         }
@@ -246,9 +246,8 @@ impl Resolver {
         answer: Result<Validated, Refusal>,
         convert: impl FnOnce(&Reply, &[Data]) -> Option<T>,
     ) -> Answer<T> {
-        let failed = |kind, detail: String| {
-            Answer::Failed(LookupError::new(name.clone(), record_type, kind, detail))
-        };
+        let failed =
+            |kind, detail: String| Answer::Failed(self.failure(name, record_type, kind, detail));
         let Validated { reply, is_secure } = match answer {
             Ok(validated) => validated,
             Err((kind, detail)) => return failed(kind, detail),
@@ -262,6 +261,26 @@ impl Resolver {
             (Err(absence), true) => Answer::SecureAbsence(*absence),
             (Err(absence), false) => Answer::Insecure(Err(*absence)),
         }
+    }
+
+    /// The failure of a lookup, which names the resolvers unless it is the domain's.
+    fn failure(
+        &self,
+        name: &DomainName,
+        record_type: &'static str,
+        kind: LookupErrorKind,
+        mut detail: String,
+    ) -> LookupError {
+        let is_of_domain = matches!(
+            kind,
+            LookupErrorKind::Bogus | LookupErrorKind::TooManyAliases
+        );
+        let servers: Vec<String> = self.get_servers().iter().map(ToString::to_string).collect();
+        if !is_of_domain && !servers.iter().any(|server| detail.contains(server)) {
+            let separator = if detail.is_empty() { "" } else { "; asked: " };
+            detail = format!("{detail}{separator}{}", servers.join(", "));
+        }
+        LookupError::new(name.clone(), record_type, kind, detail)
     }
 
     /// Looks up and validates, or takes the answer from the cache.

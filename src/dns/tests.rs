@@ -250,6 +250,85 @@ async fn the_next_resolver_is_asked() {
     assert!(matches!(answer, Answer::Insecure(Ok(_))), "{answer:?}");
 }
 
+/// An answer with two CNAMEs of the name that was asked for.
+fn two_aliases(question: &Message<Vec<u8>>) -> Option<Vec<u8>> {
+    let asked = question.sole_question().ok()?;
+    let mut answer = MessageBuilder::new_vec()
+        .start_answer(question, Rcode::NOERROR)
+        .ok()?;
+    for target in ["one.example", "two.example"] {
+        let cname = Cname::new(Name::vec_from_str(target).unwrap());
+        answer
+            .push((asked.qname(), Ttl::from_secs(60), cname))
+            .ok()?;
+    }
+    Some(answer.finish())
+}
+
+/// Each resolver that was asked, with what came of it.
+#[tokio::test]
+async fn failures_name_the_resolvers() {
+    async fn text(servers: &[SocketAddr]) -> String {
+        let resolver = Resolver::with_servers(servers.to_vec());
+        let resolver = resolver.anchors(ELSEWHERE).unwrap();
+        let resolver = resolver.timeout(Duration::from_secs(3));
+        match resolver.mx(&name("mail.example")).await {
+            Answer::Failed(error) => error.to_string(),
+            answer => panic!("{answer:?}"),
+        }
+    }
+    let (silent, _) = serve(silence, silence).await;
+    let (mute, _) = serve(silence, silence).await;
+    let (refuses, _) = serve(|q| code(q, Rcode::REFUSED), silence).await;
+    let (fails, _) = serve(|q| code(q, Rcode::SERVFAIL), silence).await;
+    let (damaged, _) = serve(two_aliases, silence).await;
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let closed = socket.local_addr().unwrap();
+    drop(socket);
+    for (servers, starts, ends) in [
+        (
+            vec![silent],
+            "the resolver did not answer in time: ",
+            format!(": {silent}"),
+        ),
+        (
+            vec![silent, mute],
+            "the resolver did not answer in time: ",
+            format!(": {silent}, {mute}"),
+        ),
+        (
+            vec![refuses],
+            "the resolver refused the question: ",
+            format!(": {refuses} answered REFUSED"),
+        ),
+        (
+            vec![silent, refuses],
+            "the resolver refused the question: ",
+            format!(": {refuses} answered REFUSED; {silent} did not answer in time"),
+        ),
+        (
+            vec![closed, fails],
+            "the resolver cannot be reached: ",
+            format!("; {fails} answered SERVFAIL"),
+        ),
+        (
+            vec![damaged],
+            "the answer cannot be understood: ",
+            format!("; asked: {damaged}"),
+        ),
+    ] {
+        let text = text(&servers).await;
+        let starts = format!("looking up MX of mail.example: {starts}");
+        assert!(text.starts_with(&starts), "{text}");
+        assert!(text.ends_with(&ends), "{text}");
+        assert!(
+            servers
+                .iter()
+                .all(|server| text.contains(&server.to_string()))
+        );
+    }
+}
+
 #[tokio::test]
 async fn answers_are_kept_and_failures_are_not() {
     let (server, count) = serve(address, silence).await;

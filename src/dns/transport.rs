@@ -32,6 +32,8 @@ pub(super) struct Upstream(pub(super) Arc<[SocketAddr]>);
 /// Why no resolver answered.
 #[derive(Debug)]
 pub(super) enum Failure {
+    /// Each resolver failed; the first failure is not silence, unless all are.
+    Several(Box<Failure>, Vec<Failure>),
     TimedOut(SocketAddr),
     Network(SocketAddr, io::Error),
     /// What came by TCP is not the answer.
@@ -70,22 +72,28 @@ impl Upstream {
         request.set_udp_payload_size(UDP_SIZE);
         let question = request.to_vec().expect("a question is a message");
 
-        let mut failure = None;
+        let mut failures = Vec::new();
         for round in 0..ROUNDS {
             let wait = FIRST_WAIT * 2_u32.pow(round);
+            failures.clear();
             for &server in &*self.0 {
                 let answer = timeout(wait, exchange(server, &request, &question)).await;
                 match answer.unwrap_or(Err(Failure::TimedOut(server))) {
                     Ok(message) => return Ok(message),
-                    Err(other) => failure = Some(other),
+                    Err(failure) => failures.push(failure),
                 }
             }
             // Only silence may be a loss on the way.
-            if !matches!(failure, Some(Failure::TimedOut(_))) {
+            if !matches!(failures.last(), Some(Failure::TimedOut(_))) {
                 break;
             }
         }
-        Err(failure.expect("there is a resolver"))
+        failures.sort_by_key(|failure| matches!(failure, Failure::TimedOut(_)));
+        let first = failures.remove(0);
+        Err(match failures.is_empty() {
+            true => first,
+            false => Failure::Several(Box::new(first), failures),
+        })
     }
 }
 
@@ -168,6 +176,7 @@ async fn by_tcp(server: SocketAddr, question: &[u8]) -> io::Result<Bytes> {
 impl Failure {
     pub(super) fn kind(&self) -> LookupErrorKind {
         match self {
+            Failure::Several(first, _) => first.kind(),
             Failure::TimedOut(_) => LookupErrorKind::TimedOut,
             Failure::Network(..) => LookupErrorKind::Network,
             Failure::Malformed(_) => LookupErrorKind::Malformed,
@@ -181,6 +190,16 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Failure::Several(first, others) => {
+                write!(f, "{first}")?;
+                others.iter().try_for_each(|other| match (&**first, other) {
+                    (Failure::TimedOut(_), silent) => write!(f, ", {silent}"),
+                    (_, Failure::TimedOut(server)) => {
+                        write!(f, "; {server} did not answer in time")
+                    }
+                    (_, other) => write!(f, "; {other}"),
+                })
+            }
             Failure::TimedOut(server) => write!(f, "{server}"),
             Failure::Network(server, error) => write!(f, "{server}: {error}"),
             Failure::Malformed(server) => {
