@@ -323,7 +323,8 @@ impl Report {
                 Outcome::NotTried => line(out(), format_args!("not tried for {address}")),
             }
             if let Some(via) = self.via(index) {
-                line(out(), format_args!("  by {via}"));
+                let by = if outcome.is_accepted() { "by" } else { "at" };
+                line(out(), format_args!("  {by} {via}"));
             }
         }
         let printed_with_failure = self
@@ -429,7 +430,7 @@ impl Report {
 
 /// Names of the API in hints, and the options that replace them. Settings without an option are
 /// set in the URL, which the hints also name.
-const OPTIONS: [(&str, &str); 29] = [
+const OPTIONS: [(&str, &str); 33] = [
     (
         "by a reader (Attachment::reader, Message::raw_stream)",
         "given as - on standard input",
@@ -438,6 +439,11 @@ const OPTIONS: [(&str, &str); 29] = [
     (", or read the key by DkimKey::from_pem", ""),
     // Each run reads the files anew.
     (", and load it again (Client::reload_trust)", ""),
+    // With --mx there is no URL.
+    ("Trust::path, or trust= in the URL", "--trust"),
+    ("Trust::path, trust= in the URL", "--trust"),
+    ("increase timeout= in the URL", "increase --timeout"),
+    ("MxClient::trust", "--trust"),
     ("Security::Required", "tls=required in the URL"),
     ("Security::None", "tls=none in the URL"),
     ("TlsSettings::client_certificate", "--client-cert"),
@@ -468,11 +474,11 @@ const OPTIONS: [(&str, &str); 29] = [
     ),
     (
         "Timeouts::login, which timeout= in the URL sets to four times its own value",
-        "--timeout, or timeout= in the URL",
+        "--timeout",
     ),
     (
         "Timeouts::total_wait, which timeout= in the URL sets to four times its own value",
-        "--timeout, or timeout= in the URL",
+        "--timeout",
     ),
 ];
 

@@ -522,7 +522,8 @@ impl Delivery<'_> {
         });
         self.failures.push(match (host, address) {
             (Some(host), Some(address)) => error.context(place(&host, address)),
-            // A lookup, which names the host or domain itself.
+            // A lookup, which names the host.
+            (Some(host), None) if host != self.domain => error.context(self.domain),
             _ => error,
         });
     }
@@ -595,7 +596,14 @@ impl Delivery<'_> {
             return looking.await;
         };
         timeout_at(at, looking).await.unwrap_or_else(|_| {
-            let message = format!("the lookups did not end before the deadline of {length:?}");
+            let servers = self.client.config.resolver.get_servers();
+            let servers: Vec<String> = servers.iter().map(ToString::to_string).collect();
+            let message = format!(
+                "the lookups for {} did not end before the deadline of {length:?}, by the \
+                    resolver {}",
+                self.domain,
+                servers.join(", ")
+            );
             Err(Error::new(ErrorKind::Timeout, Phase::Connect, message)
                 .with_hint("Check the resolver, or allow more time (Timeouts::deadline)."))
         })

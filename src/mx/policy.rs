@@ -2,6 +2,7 @@
 //! way to the host and its TLSA records, and one of them is usable, else by the domain's policy of
 //! MTA-STS (RFC 8461), otherwise as well as the host can.
 
+use std::error::Error as _;
 use std::fmt;
 use std::sync::Arc;
 
@@ -13,6 +14,7 @@ use super::tls_report::AppliedPolicy;
 use crate::Endpoint;
 use crate::dns::{Addresses, Answer, DomainName, LookupError, Resolver};
 use crate::error::{Error, ErrorKind, Phase, Result};
+use crate::receipt::CertificateFailure;
 use crate::tls::Security;
 use crate::tls::dane::{Dane, TlsaRecord};
 
@@ -196,6 +198,16 @@ impl HostPolicy {
                     can be sent when that is mended. Tell the domain's postmaster by other means.",
             );
         }
+        let source = error.source();
+        let is_of_certificate = source.is_some_and(|source| source.is::<CertificateFailure>());
+        if is_of_certificate && matches!(self.protection, Protection::MtaSts(_)) {
+            error = error.with_hint(
+                "The domain demands that its servers have certificates of a trusted authority, for \
+                    their names: the message can be sent when this one has. Tell the domain's \
+                    postmaster by other means. If many domains fail, check this machine's clock, \
+                    and what is trusted (MxClient::trust).",
+            );
+        }
         error.context(format_args!("{policy} ({})", self.reason))
     }
 }
@@ -321,6 +333,7 @@ pub(super) fn unknown_dane(host: &DomainName, failure: LookupError) -> Error {
 mod tests {
     use super::*;
     use crate::dns::{Absence, LookupErrorKind};
+    use crate::receipt::CertificateProblem;
 
     fn name(text: &str) -> DomainName {
         text.parse().unwrap()
@@ -480,9 +493,25 @@ mod tests {
         let policy = HostPolicy::opportunistic("no DANE");
         let policy = policy.or_mta_sts(&name("example.org"), &listed, &discovery("enforce"));
         let error = Error::new(ErrorKind::Tls, Phase::Tls, "the certificate has expired");
-        let judged = policy.unwrap().judged(error);
+        let policy = policy.unwrap();
+        let judged = policy.judged(error);
         assert!(judged.is_transient());
         assert!(judged.message().starts_with("MTA-STS ("), "{judged}");
+        // A certificate of a server of one's own choice may be trusted, another's not.
+        let failure = CertificateFailure {
+            problem: CertificateProblem::SelfSigned,
+            chain: Vec::new(),
+            index: None,
+            message: "it is self-signed".into(),
+            hint: "Trust it.".into(),
+        };
+        let judged = policy.judged(failure.into_error());
+        assert!(judged.is_transient());
+        let hint = judged.hint().unwrap();
+        assert!(
+            hint.starts_with("The domain demands that its servers"),
+            "{hint}"
+        );
     }
 
     #[test]

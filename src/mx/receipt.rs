@@ -73,7 +73,12 @@ impl Via {
 
 impl fmt::Display for Via {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}, {}", place(&self.host, self.address), self.policy)?;
+        let place = place(&self.host, self.address);
+        write!(
+            f,
+            "{place}, policy {} ({})",
+            self.policy, self.policy_reason
+        )?;
         match (&self.tls, &self.plaintext_reason) {
             (Some(tls), _) => write!(f, ", {tls}"),
             (None, Some(reason)) => write!(f, ", not encrypted: {reason}"),
@@ -418,5 +423,27 @@ mod tests {
         let outcomes = receipt.recipients.iter();
         let accepted: Vec<bool> = outcomes.map(|to| to.outcome.is_accepted()).collect();
         assert_eq!(accepted, [false, true, false, false]);
+    }
+
+    #[test]
+    fn a_server_is_shown_with_the_reason_of_its_policy() {
+        let via = |host: &str, plaintext_reason| Via {
+            host: host.to_owned(),
+            address: [192, 0, 2, 1].into(),
+            policy: MxPolicy::None,
+            policy_reason: "the MX records are not signed".into(),
+            tls: None,
+            plaintext_reason,
+            dnssec: false,
+        };
+        assert_eq!(
+            via("mx.example.org", None).to_string(),
+            "mx.example.org [192.0.2.1], policy none (the MX records are not signed)"
+        );
+        assert_eq!(
+            via("[192.0.2.1]", Some(PlaintextReason::NotOffered)).to_string(),
+            "[192.0.2.1], policy none (the MX records are not signed), not encrypted: the server \
+                does not offer STARTTLS"
+        );
     }
 }

@@ -1549,6 +1549,33 @@ async fn trust_that_cannot_be_read_is_found_before_anything_is_looked_up() {
     assert!(dns.recv(&mut [0; 512]).is_err(), "a question was asked");
 }
 
+#[tokio::test]
+async fn send_names_a_resolver_that_does_not_answer() {
+    let silent = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let silent = silent.local_addr().unwrap().to_string();
+    let message = [
+        "--from",
+        "me@example.org",
+        "--to",
+        "you@example.com",
+        "--json",
+    ];
+    for (limit, says) in [
+        (
+            "--timeout",
+            "looking up MX of example.com: the resolver did not answer in time: ",
+        ),
+        (
+            "--deadline",
+            "the lookups for example.com did not end before the deadline of ",
+        ),
+    ] {
+        let options = ["--mx", "--resolver", &silent, limit, "0.3"];
+        let run = send(&[&message[..], &options].concat()).await;
+        run.exits_with(75).says(says).says(&silent).says("  hint: ");
+    }
+}
+
 /// By `send` and `probe` alike, before anything is looked up.
 #[tokio::test]
 async fn anchors_and_resolvers_that_cannot_be_used_are_named_with_a_hint() {

@@ -222,7 +222,11 @@ async fn domains_are_told_apart_by_what_the_dns_says() {
         assert_eq!(problem(&receipt), expected, "{domain}");
         let error = receipt.into_result().unwrap_err();
         assert!(error.is_permanent() && error.exit_code() == 69, "{error}");
-        assert!(error.hint().is_some() && error.message().contains("delivery.example"));
+        let message = error.message();
+        assert!(
+            error.hint().is_some() && message.starts_with(domain),
+            "{message}"
+        );
     }
     for (domain, kind) in [
         ("expired.example", LookupErrorKind::Bogus),

@@ -9,7 +9,10 @@ use crate::lab::lab;
 async fn send(recipients: &[&str], more: &[&str]) -> Run {
     let resolver = lab().resolver().to_string();
     let anchors = lab().anchor_file();
-    let mut arguments = vec!["--mx", "--resolver", &resolver, "--json", "--timeout", "10"];
+    let mut arguments = vec!["--mx", "--resolver", &resolver, "--json"];
+    if more.iter().all(|option| !option.starts_with("--timeout")) {
+        arguments.push("--timeout=10");
+    }
     arguments.extend(["--dnssec-anchor", anchors.to_str().unwrap()]);
     arguments.extend(["--from", "me@example.org", "--subject", "a", "--body", "b"]);
     for recipient in recipients {
@@ -110,6 +113,32 @@ async fn send_exits_by_what_the_dns_and_the_servers_say() {
             "{json}"
         );
     }
+}
+
+/// There is no URL to change, and a message that was not accepted did not go by a server.
+#[tokio::test]
+#[ignore = "needs root, NSD and Unbound"]
+async fn send_speaks_of_its_options_and_of_the_last_server() {
+    let _silent = server(69, Some(Fault::hang(Step::Mail))).await;
+    let literal = format!("z@[{}]", lab().address(69));
+    let run = send(&[&literal], &["--timeout=0.3"]).await;
+    run.exits_with(75).says("increase --timeout.");
+    let resolver = lab().resolver().to_string();
+    let anchors = lab().anchor_file();
+    let anchors = anchors.to_str().unwrap();
+    let options = [
+        "--mx",
+        "--resolver",
+        &resolver,
+        "--dnssec-anchor",
+        anchors,
+        "--timeout",
+        "0.3",
+    ];
+    let message = ["--from", "me@example.org", "--to", &literal];
+    let run = program::run("send", &[&options[..], &message].concat(), b"", &[]).await;
+    let place = format!("  at [{}], policy none (", lab().address(69));
+    assert!(run.stdout.contains(&place), "{}", run.stdout);
 }
 
 /// The failure that decides the exit code gives the rest, and each domain has its lines.
