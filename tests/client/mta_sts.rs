@@ -347,7 +347,7 @@ async fn addresses_that_are_not_allowed_are_not_connected_to() {
     let domain = DomainName::new("example.org").unwrap();
     let fetcher = fetcher(&server).address_filter(|address| !address.is_loopback());
     let error = fetcher.fetch(&domain, &[LOCAL]).await.unwrap_err();
-    assert_eq!(error.kind(), FetchErrorKind::NoAddress);
+    assert_eq!(error.kind(), FetchErrorKind::AddressRefused);
     assert_eq!(server.https.requests(), [""; 0]);
 }
 

@@ -436,7 +436,7 @@ async fn servers_must_meet_the_policy() {
     mentions(&report.changes, "is not on the public Internet");
     mentions(
         &report.changes,
-        "no address of mta-sts.sts.probe.example is allowed",
+        "no address of mta-sts.sts.probe.example is allowed. The domain names a web server",
     );
     let report = inspector().address_filter(|address| address.is_ipv6());
     let report = report.inspect(&name(domain)).await.unwrap();

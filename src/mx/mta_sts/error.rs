@@ -27,8 +27,10 @@ pub enum FetchErrorKind {
     Trust,
     /// The addresses of `mta-sts.DOMAIN` could not be looked up.
     Lookup,
-    /// `mta-sts.DOMAIN` has no address, or none that is allowed.
+    /// `mta-sts.DOMAIN` has no address.
     NoAddress,
+    /// `mta-sts.DOMAIN` has no address that is [allowed](super::PolicyFetcher::address_filter).
+    AddressRefused,
     /// No address accepts a connection.
     Connect,
     /// The server's certificate is not valid for `mta-sts.DOMAIN`.
@@ -101,6 +103,11 @@ impl FetchError {
             FetchErrorKind::NoAddress => {
                 "The domain's administrator must publish an A or AAAA record for mta-sts.DOMAIN, \
                  or remove the TXT record of _mta-sts.DOMAIN."
+            }
+            FetchErrorKind::AddressRefused => {
+                "The domain names a web server at an address that may not be connected to: its \
+                 administrator must give it a public one, or this side allow it (public_only, \
+                 address_filter)."
             }
             FetchErrorKind::Connect => {
                 "The web server for mta-sts.DOMAIN must accept connections on port 443. Check \

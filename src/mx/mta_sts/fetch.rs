@@ -174,7 +174,8 @@ impl PolicyFetcher {
             .collect();
         if addresses.is_empty() {
             let message = format!("no address of {host} is allowed");
-            return Err(FetchError::new(domain, FetchErrorKind::NoAddress, message));
+            let kind = FetchErrorKind::AddressRefused;
+            return Err(FetchError::new(domain, kind, message));
         }
         let destination = Destination::Host(host.to_owned(), self.port);
         let opening = self.endpoint.route.open_any(&destination, addresses).await;
