@@ -30,8 +30,8 @@ impl FromStr for Resolver {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Request`]: it is not an IP address, the port is 0, or the end of an IPv6 address
-    /// without brackets could be a port.
+    /// [`ErrorKind::Request`]: it is not an IP address, the port is 0, or the end of an IPv6
+    /// address without brackets could be a port.
     fn from_str(address: &str) -> Result<Self> {
         to_server(address).map(Resolver::new)
     }
