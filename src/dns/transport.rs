@@ -84,11 +84,11 @@ impl Upstream {
                 }
             }
             // Only silence may be a loss on the way.
-            if !matches!(failures.last(), Some(Failure::TimedOut(_))) {
+            if !failures.iter().any(Failure::is_silence) {
                 break;
             }
         }
-        failures.sort_by_key(|failure| matches!(failure, Failure::TimedOut(_)));
+        failures.sort_by_key(Failure::is_silence);
         let first = failures.remove(0);
         Err(match failures.is_empty() {
             true => first,
@@ -174,6 +174,10 @@ async fn by_tcp(server: SocketAddr, question: &[u8]) -> io::Result<Bytes> {
 }
 
 impl Failure {
+    fn is_silence(&self) -> bool {
+        matches!(self, Failure::TimedOut(_))
+    }
+
     pub(super) fn kind(&self) -> LookupErrorKind {
         match self {
             Failure::Several(first, _) => first.kind(),
