@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::connection::clock::FAR;
 use crate::dns::DomainName;
 use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::proto::Reply;
@@ -277,8 +278,9 @@ impl<K: Eq + Hash> Failures<K> {
     /// More are not remembered, as a domain may have any number of servers.
     const MAX: usize = 10_000;
 
-    /// The server failed: it is avoided for this time.
+    /// The server failed: it is avoided for this time, at most a year.
     pub(super) fn failed(&mut self, server: K, now: Instant, pause: Duration) {
+        let pause = pause.min(FAR);
         if self.until.len() >= Self::MAX {
             self.until.retain(|_, until| *until > now);
         }
@@ -424,6 +426,8 @@ mod tests {
         assert!(!failures.is_avoided(&"a", now + minute));
         failures.works(&"a");
         assert!(!failures.is_avoided(&"a", now));
+        failures.failed("a", now, Duration::MAX);
+        assert!(failures.is_avoided(&"a", now + minute));
     }
 
     /// A host of a made-up domain.
