@@ -200,8 +200,10 @@ impl PolicyCache {
                     Some(DiscoveryError::Fetch(error))
                 }
             },
-            // A policy that could not be fetched a while ago is still missing.
-            Ok(Some(_)) => known.failure.clone().map(DiscoveryError::Fetch).or(unread),
+            Ok(Some(record)) if known.state.has_failed(record.id(), now) => {
+                known.failure.clone().map(DiscoveryError::Fetch)
+            }
+            Ok(Some(_)) => unread,
             Err(problem) => Some(problem),
         };
         let policy = known.state.policy(now).cloned();
@@ -510,6 +512,9 @@ mod tests {
         // Not tried again at once, and still a problem.
         let found = find(&cache, at(4), record("2"), Ok(policy(1))).await;
         assert_eq!(found, (id("1"), text.clone(), false));
+        // Of the policy that is stored, nothing is missing.
+        let found = find(&cache, at(5), record("1"), Ok(policy(1))).await;
+        assert_eq!(found, (id("1"), None, false));
         let found = find(&cache, at(7 * DAY + 1), record("2"), Err(failure())).await;
         assert_eq!(found, (None, text, true));
         let found = find(&cache, at(8 * DAY), record("2"), Ok(policy(DAY))).await;

@@ -108,13 +108,18 @@ impl PolicyState {
     /// stored, or was fetched a day ago or half of its lifetime. After a failure, a policy with the
     /// same id is fetched again after 5 minutes.
     pub fn must_fetch(&self, id: &str, now: SystemTime) -> bool {
-        let has_failed = self.failed.as_ref().is_some_and(|failed| {
+        let is_current = |stored: &Arc<StoredPolicy>| stored.id == id && !stored.is_due(now);
+        !self.has_failed(id, now) && !self.policy(now).is_some_and(is_current)
+    }
+
+    /// Whether the policy with this id could not be fetched a while ago, and is not to be fetched
+    /// again yet.
+    pub(super) fn has_failed(&self, id: &str, now: SystemTime) -> bool {
+        self.failed.as_ref().is_some_and(|failed| {
             // Where the clock was set back, the time of the failure means nothing.
             let since = now.duration_since(failed.at);
             failed.id == id && since.is_ok_and(|since| since < RETRY_AFTER)
-        });
-        let is_current = |stored: &Arc<StoredPolicy>| stored.id == id && !stored.is_due(now);
-        !has_failed && !self.policy(now).is_some_and(is_current)
+        })
     }
 
     /// Stores a policy that was fetched, for the id that the record had.
