@@ -118,6 +118,10 @@ impl DomainNameError {
     pub fn name(&self) -> &str {
         &self.name
     }
+
+    pub(crate) fn reason(&self) -> &'static str {
+        self.reason
+    }
 }
 
 impl fmt::Display for DomainNameError {

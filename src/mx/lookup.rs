@@ -37,7 +37,7 @@ impl NextHop {
         }
         DomainName::new(domain)
             .map(NextHop::Domain)
-            .map_err(|error| problem(MxProblem::NotAName, domain, "").with_source(error))
+            .map_err(|error| problem(MxProblem::NotAName, domain, error.reason()))
     }
 }
 
@@ -222,6 +222,8 @@ mod tests {
         let long = format!("a@{}", ["a"; 128].join("."));
         let error = next_hop(&long).unwrap_err();
         assert!(error.is_permanent() && error.hint().is_some(), "{error:?}");
+        assert_eq!(problem_of(&error), Some(MxProblem::NotAName));
+        assert!(error.message().contains("longer than 253"), "{error}");
     }
 
     #[test]
