@@ -606,6 +606,8 @@ impl fmt::Debug for MxClient {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
+
     use super::*;
     use crate::{Credentials, Envelope, ErrorKind};
 
@@ -664,6 +666,28 @@ mod tests {
                 assert_eq!(error.kind(), ErrorKind::Connect, "{error}");
             }
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_not_tried_before_the_deadline_may_be_sent_later() {
+        let timeouts = Timeouts::default().with_deadline(Duration::from_secs(1));
+        let client = MxClient::new(Resolver::new(([127, 0, 0, 1], 1).into()))
+            .mta_sts(false)
+            .timeouts(timeouts)
+            .address_filter(|_| {
+                // The first poll moves the clock.
+                _ = tokio::time::advance(Duration::from_secs(2)).now_or_never();
+                true
+            });
+        let message = Message::raw("Subject: Hello\r\n\r\nHello.\r\n");
+        let envelope = Envelope::new("me@example.org", ["you@[127.0.0.1]"]).unwrap();
+        let receipt = client.send(message.envelope(envelope)).await.unwrap();
+        assert!(receipt.recipients().all(|to| to.recipient.is_transient()));
+        let error = receipt.domains[0].result.as_ref().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+        assert!(error.is_transient() && error.hint().is_some(), "{error}");
+        assert!(error.message().contains("[127.0.0.1]"), "{error}");
+        assert_eq!(error.receipt().unwrap().elapsed, Duration::from_secs(2));
     }
 
     #[test]

@@ -16,7 +16,7 @@ use super::lookup::{self, HostName, Hosts, NextHop};
 use super::mta_sts::Discovery;
 use super::policy::{self, HostPolicy, NoDane, Protection};
 use super::problem::{MxProblem, problem, problem_of};
-use super::receipt::{self, DomainResult, MxFailure, MxPolicy, Via, place};
+use super::receipt::{self, DomainResult, MxFailure, MxPolicy, Via, place, receipt_of};
 use super::route::{self, Route, Server, Step};
 use super::tls_report::{AppliedPolicy, ResultType, TlsEvent};
 use crate::client::with_recipients;
@@ -59,13 +59,6 @@ impl<'h> Session<'h> {
     }
 }
 
-fn receipt_of(result: &Result<Receipt>) -> Option<&Receipt> {
-    match result {
-        Ok(receipt) => Some(receipt),
-        Err(error) => error.receipt(),
-    }
-}
-
 impl MxClient {
     /// Sends the message to the servers of its recipients' domain, and again after a transient
     /// failure if there are retries.
@@ -96,7 +89,7 @@ impl MxClient {
             let mut notes = notes.into_inner().unwrap_or_else(PoisonError::into_inner);
             DomainResult {
                 domain,
-                result: result.map(|receipt| receipt.with_elapsed(started.elapsed())),
+                result: receipt::with_elapsed(result, started.elapsed()),
                 failures: notes.failures,
                 vias: recipients.iter().map(|to| notes.vias.remove(to)).collect(),
             }
@@ -164,7 +157,17 @@ impl Delivery<'_> {
         let handovers = message.body.handovers().cloned();
         let mut message = Some(message);
         loop {
-            let server = match route.next() {
+            let step = route.next();
+            if step != Step::End
+                && let Some(error) = self.past_deadline()
+            {
+                // What was not tried may still take the message.
+                if !self.failures.iter().any(Error::is_transient) {
+                    self.failed(None, None, error);
+                }
+                return Ok(());
+            }
+            let server = match step {
                 Step::LookUp(host) => {
                     let name = &hosts.names[host];
                     match self.in_time(self.find_host(&hosts, name)).await {
@@ -180,7 +183,6 @@ impl Delivery<'_> {
                             self.failed(Some(name), None, error);
                         }
                     }
-                    self.stop_at_deadline(&mut route);
                     continue;
                 }
                 Step::Try(server) => server,
@@ -501,13 +503,20 @@ impl Delivery<'_> {
                 self.failed(Some(name), Some(server.address), error);
             }
         }
-        self.stop_at_deadline(route);
     }
 
-    fn stop_at_deadline(&self, route: &mut Route) {
-        if !self.clock.has_time_for(Duration::ZERO) {
-            route.stop();
-        }
+    /// The error of the servers that are not tried, as the deadline has passed.
+    fn past_deadline(&self) -> Option<Error> {
+        let (_, length) = self.clock.deadline()?;
+        let message = format!(
+            "not all servers of {} were tried before the deadline of {length:?}",
+            self.domain
+        );
+        let error = || {
+            Error::new(ErrorKind::Timeout, Phase::Connect, message)
+                .with_hint("Try again later, or allow more time (Timeouts::deadline).")
+        };
+        (!self.clock.has_time_for(Duration::ZERO)).then(error)
     }
 
     /// Notes a failure.

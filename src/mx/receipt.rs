@@ -62,8 +62,8 @@ pub struct Via {
 }
 
 impl Via {
-    /// Whether the server had to be verified, and was: by its TLSA records, or by a trust anchor and
-    /// the policy of the domain. A certificate that is valid without such a policy proves nothing,
+    /// Whether the server had to be verified, and was: by its TLSA records, or by a trust anchor
+    /// and the policy of the domain. A certificate that is valid without such a policy proves nothing,
     /// as the name of the host is not proven; [`TlsInfo`] tells.
     pub fn is_verified(&self) -> bool {
         let is_required = matches!(self.policy, MxPolicy::Dane | MxPolicy::MtaSts);
@@ -91,7 +91,8 @@ impl fmt::Display for Via {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct MxFailure {
-    /// The host by its name; `None` if the domain's hosts could not be found.
+    /// The host by its name; `None` if the domain's hosts could not be found, or were not tried
+    /// before the deadline.
     pub host: Option<String>,
     /// The address; `None` if it is about the host as a whole.
     pub address: Option<IpAddr>,
@@ -118,11 +119,7 @@ pub struct DomainResult {
 
 impl DomainResult {
     fn recipients(&self) -> &[Recipient] {
-        let receipt = match &self.result {
-            Ok(receipt) => Some(receipt),
-            Err(error) => error.receipt(),
-        };
-        receipt.map_or(&[], |receipt| &receipt.recipients)
+        receipt_of(&self.result).map_or(&[], |receipt| &receipt.recipients)
     }
 }
 
@@ -184,14 +181,12 @@ impl MxReceipt {
     /// that of a domain whose outcome is unknown, else of one that failed permanently, else of one
     /// that failed transiently; of equal ones, that of the first domain by name, whatever the order
     /// of the recipients. Its message begins with that domain, and has the others after it.
-    pub fn into_result(self) -> Result<Receipt> {
+    pub fn into_result(mut self) -> Result<Receipt> {
         let elapsed = self.elapsed;
-        if self.domains.len() == 1 {
-            return match self.domains.into_iter().next().map(|one| one.result) {
-                Some(Ok(receipt)) => Ok(receipt.with_elapsed(elapsed)),
-                Some(Err(error)) => Err(with_elapsed(error, elapsed)),
-                None => Err(Error::request("the message has no recipient")),
-            };
+        if self.domains.len() == 1
+            && let Some(DomainResult { result, .. }) = self.domains.pop()
+        {
+            return with_elapsed(result, elapsed);
         }
         let recipients: Vec<Recipient> = self.recipients().map(|to| to.recipient.clone()).collect();
         let names: Vec<&str> = self.domains.iter().map(|one| one.domain.as_str()).collect();
@@ -301,10 +296,21 @@ pub(super) fn events(errors: &[Error]) -> String {
     events.join("; ")
 }
 
-fn with_elapsed(mut error: Error, elapsed: Duration) -> Error {
-    match error.take_receipt() {
-        Some(receipt) => error.with_receipt(receipt.with_elapsed(elapsed)),
-        None => error,
+pub(super) fn receipt_of(result: &Result<Receipt>) -> Option<&Receipt> {
+    match result {
+        Ok(receipt) => Some(receipt),
+        Err(error) => error.receipt(),
+    }
+}
+
+/// The result with this time in its receipt.
+pub(super) fn with_elapsed(result: Result<Receipt>, elapsed: Duration) -> Result<Receipt> {
+    match result {
+        Ok(receipt) => Ok(receipt.with_elapsed(elapsed)),
+        Err(mut error) => Err(match error.take_receipt() {
+            Some(receipt) => error.with_receipt(receipt.with_elapsed(elapsed)),
+            None => error,
+        }),
     }
 }
 
