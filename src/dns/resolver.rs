@@ -101,8 +101,9 @@ impl Resolver {
     ///
     /// # Errors
     ///
-    /// The file cannot be read, or names a resolver by what is not an address. The system is not a
-    /// Unix: it has no such file, and the resolver must be [named](Self::new).
+    /// [`ErrorKind::Config`]: the file cannot be read, or names a resolver by what is not an
+    /// address. The system is not a Unix: it has no such file, and the resolver must be
+    /// [named](Self::new).
     pub fn system() -> Result<Self> {
         Ok(Self::with_servers(system::servers()?))
     }
@@ -136,7 +137,7 @@ impl Resolver {
     ///
     /// # Errors
     ///
-    /// The text has other records, none at all, or cannot be parsed.
+    /// [`ErrorKind::Config`]: the text has other records, none at all, or cannot be parsed.
     pub fn anchors(mut self, records: &str) -> Result<Self> {
         let invalid = |why: &str| {
             let message = format!("the anchors of DNSSEC cannot be used: {why}");
@@ -175,7 +176,8 @@ impl Resolver {
     }
 
     /// Looks up the IPv4 and IPv6 addresses of a host, its A and AAAA records. If one of the two
-    /// lookups fails, the answer is that of the other, provided that it has addresses.
+    /// lookups fails, the answer is that of the other, provided that it has addresses. For an alias
+    /// that is not secure, its CNAME is looked up after them, which may take as long again.
     pub async fn addresses(&self, host: &DomainName) -> Answer<Addresses> {
         let (v4, v6) = join(
             self.addresses_of_family(host, Rtype::A),

@@ -83,8 +83,8 @@ pub enum ResultType {
     CertificateExpired,
     /// The certificate is not trusted for another reason.
     CertificateNotTrusted,
-    /// TLS failed for a reason without a type of its own, or the policy of MTA-STS does not list the
-    /// server.
+    /// TLS failed for a reason without a type of its own, or the policy of MTA-STS does not list
+    /// the server.
     ValidationFailure,
     /// None of the TLSA records is valid or matches.
     TlsaInvalid,
