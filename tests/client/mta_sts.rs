@@ -231,6 +231,10 @@ async fn broken_http_is_an_error() {
     let chunked = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\
         Transfer-Encoding: chunked\r\n\r\n2\r\nve\r\n";
     let header = format!("HTTP/1.1 200 OK\r\nX: {}\r\n\r\n", "x".repeat(100_000));
+    let within_a_line = format!(
+        "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\n{}",
+        POLICY.trim_end()
+    );
     let server = server(Vec::new()).await;
     for (answer, end) in [
         (b"".to_vec(), End::Close),
@@ -242,6 +246,8 @@ async fn broken_http_is_an_error() {
         (whole[..whole.len() - 1].to_vec(), End::Cut),
         (chunked.as_bytes().to_vec(), End::Close),
         (chunked.as_bytes().to_vec(), End::Cut),
+        // It may be the beginning of a longer line.
+        (within_a_line.into_bytes(), End::Cut),
     ] {
         let text = String::from_utf8_lossy(&answer).into_owned();
         server.answer(answer, end);

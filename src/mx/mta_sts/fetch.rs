@@ -303,8 +303,9 @@ fn check(response: &Response<Incoming>) -> Result<(), (FetchErrorKind, String)> 
 /// read.
 ///
 /// Many servers end a body without a length by closing the connection, without ending TLS. That is
-/// accepted: an attacker who cuts such a policy gains no more than by blocking it, since what is
-/// left is not a policy, or lists fewer hosts.
+/// accepted after the end of a line: an attacker who cuts such a policy gains no more than by
+/// blocking it, since what is left is not a policy, or lists fewer hosts. Within a line, it could
+/// list another host, or have another lifetime.
 async fn read(response: Response<Incoming>) -> Result<Option<Vec<u8>>, hyper::Error> {
     let has = |name: HeaderName| response.headers().contains_key(name);
     let ends_with_connection = !has(CONTENT_LENGTH) && !has(TRANSFER_ENCODING);
@@ -315,7 +316,7 @@ async fn read(response: Response<Incoming>) -> Result<Option<Vec<u8>>, hyper::Er
     }
     while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
         let frame = match frame {
-            Err(error) if ends_with_connection && is_eof(&error) => break,
+            Err(error) if ends_with_connection && is_eof(&error) && text.ends_with(b"\n") => break,
             frame => frame?,
         };
         let Ok(data) = frame.into_data() else {
