@@ -411,12 +411,13 @@ impl Pool {
         status.available + (status.max_size - status.size)
     }
 
-    /// Whether there are neither connections nor calls, once those that have expired are closed.
+    /// Whether this is the only clone, and it has no connections once those that have expired are
+    /// closed. A call has a clone from before it begins.
     #[cfg(feature = "mx")]
     pub(crate) fn is_unused(&self) -> bool {
         let limits = self.limits();
         self.slots.retain(|slot, _| slot.is_reusable(limits));
-        self.slots.status().size == 0 && self.calls.borrow().number == 0
+        self.slots.status().size == 0 && self.calls.sender_count() == 1
     }
 
     /// Whether all connections are in use, and calls wait for one.

@@ -382,9 +382,10 @@ impl MxClient {
     ///
     /// Nothing was sent: the message cannot be read or is not valid, or it contains a stream
     /// and has recipients of several domains, or is to go to all recipients or none and has several
-    /// domains. Or, with [MTA-STS](Self::mta_sts), there are no trust anchors
-    /// ([`ErrorKind::Config`](crate::ErrorKind::Config)). All failures of domains and servers are
-    /// in the [`MxReceipt`].
+    /// domains; or that was not known before the deadline
+    /// ([`ErrorKind::Timeout`](crate::ErrorKind::Timeout)). Or, with [MTA-STS](Self::mta_sts), there
+    /// are no trust anchors ([`ErrorKind::Config`](crate::ErrorKind::Config)). All failures of
+    /// domains and servers are in the [`MxReceipt`].
     ///
     /// # Cancel safety
     ///
@@ -688,6 +689,31 @@ mod tests {
         assert!(error.is_transient() && error.hint().is_some(), "{error}");
         assert!(error.message().contains("[127.0.0.1]"), "{error}");
         assert_eq!(error.receipt().unwrap().elapsed, Duration::from_secs(2));
+    }
+
+    /// Otherwise, other messages would have as many connections again.
+    #[tokio::test(start_paused = true)]
+    async fn connections_are_shared_with_a_message_that_waits_for_its_turn() {
+        let client = MxClient::new(Resolver::new(([127, 0, 0, 1], 1).into()));
+        let pool_of = |host: &str| {
+            let endpoint = client.get_endpoint();
+            let endpoint = endpoint.of_host(host, Ipv4Addr::LOCALHOST.into());
+            client.pool_of(endpoint).unwrap()
+        };
+        let hosts = || {
+            let pools = client.pools();
+            let mut hosts: Vec<_> = pools.by_server.keys().map(|key| key.host.clone()).collect();
+            hosts.sort();
+            hosts
+        };
+        let waiting = pool_of("a.test");
+        tokio::time::advance(SWEEP).await;
+        drop(pool_of("b.test"));
+        assert_eq!(hosts(), ["a.test", "b.test"]);
+        drop(waiting);
+        tokio::time::advance(SWEEP).await;
+        drop(pool_of("c.test"));
+        assert_eq!(hosts(), ["c.test"]);
     }
 
     #[test]
