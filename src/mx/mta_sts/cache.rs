@@ -20,12 +20,14 @@ use crate::{Error, ErrorKind, Phase};
 
 /// The maximum number of domains whose policies are kept in memory.
 const MAX_DOMAINS: usize = 4096;
+/// The maximum size of these policies, in bytes. One of 64 KiB takes several times as much.
+const MAX_SIZE: usize = 64 * 1024 * 1024;
 
 /// Finds the policies of domains, and keeps them for the time that they name: in memory, and in a
 /// folder if one is given. Clones share what they keep.
 ///
 /// The policies of at most 4096 domains are kept in memory. Beyond that, those whose lifetime ends
-/// first make place for others, and remain in the folder.
+/// first make place for others, and remain in the folder. Beyond 64 MiB, the largest do.
 ///
 /// ```no_run
 /// use envoi::mx::Resolver;
@@ -53,7 +55,14 @@ pub struct PolicyCache {
 #[derive(Default)]
 struct Shared {
     folder: Option<Folder>,
-    domains: Mutex<HashMap<DomainName, Entry>>,
+    domains: Mutex<HashMap<DomainName, Kept>>,
+}
+
+#[derive(Default)]
+struct Kept {
+    entry: Entry,
+    /// The size of the policy, which can be read while the entry is locked.
+    size: usize,
 }
 
 type Entry = Arc<tokio::sync::Mutex<Known>>;
@@ -209,6 +218,8 @@ impl PolicyCache {
         let policy = known.state.policy(now).cloned();
         if policy.is_none() && known.failure.is_none() {
             self.forget(domain, &entry);
+        } else {
+            self.limit_size(domain, &entry, known.state.size());
         }
         Discovery { policy, problem }
     }
@@ -248,40 +259,66 @@ impl PolicyCache {
     /// without a policy, else the one whose policy ends first.
     fn entry(&self, domain: &DomainName) -> Entry {
         let mut domains = self.domains();
-        if let Some(entry) = domains.get(domain) {
-            return entry.clone();
+        if let Some(kept) = domains.get(domain) {
+            return kept.entry.clone();
         }
         if domains.len() >= MAX_DOMAINS {
-            // Those in use are locked, or about to be.
-            let unused = domains.iter().filter_map(|(domain, entry)| {
-                let known = entry.try_lock().ok()?;
-                (Arc::strong_count(entry) == 1).then(|| (known.state.ends_at(), domain))
+            let unused = unused(&domains).filter_map(|(domain, kept)| {
+                let known = kept.entry.try_lock().ok()?;
+                Some((known.state.ends_at(), domain))
             });
             let first = unused.min().map(|(_, domain)| domain.clone());
             if let Some(first) = first {
                 domains.remove(&first);
             }
         }
-        domains.entry(domain.clone()).or_default().clone()
+        let kept = domains.entry(domain.clone()).or_default();
+        kept.entry.clone()
+    }
+
+    /// Notes the size of a policy. Where all together are too large, the largest that are not in
+    /// use are forgotten: those who make large ones must not displace others.
+    fn limit_size(&self, domain: &DomainName, entry: &Entry, size: usize) {
+        let mut domains = self.domains();
+        let kept = domains.get_mut(domain);
+        match kept.filter(|kept| Arc::ptr_eq(&kept.entry, entry) && kept.size != size) {
+            Some(kept) => kept.size = size,
+            None => return,
+        }
+        let mut sum: usize = domains.values().map(|kept| kept.size).sum();
+        while sum > MAX_SIZE {
+            let largest = unused(&domains).max_by_key(|(_, kept)| kept.size);
+            let Some(largest) = largest.map(|(domain, _)| domain.clone()) else {
+                return;
+            };
+            sum -= domains.remove(&largest).map_or(0, |kept| kept.size);
+        }
     }
 
     /// Forgets the domain, of which nothing is known, unless another call uses this entry, or it
     /// was replaced.
     fn forget(&self, domain: &DomainName, entry: &Entry) {
         let mut domains = self.domains();
-        let is_same = |kept: &Entry| Arc::ptr_eq(kept, entry) && Arc::strong_count(entry) == 2;
+        let is_same =
+            |kept: &Kept| Arc::ptr_eq(&kept.entry, entry) && Arc::strong_count(entry) == 2;
         if domains.get(domain).is_some_and(is_same) {
             domains.remove(domain);
         }
     }
 
-    fn domains(&self) -> MutexGuard<'_, HashMap<DomainName, Entry>> {
+    fn domains(&self) -> MutexGuard<'_, HashMap<DomainName, Kept>> {
         // Nothing panics while the lock is held.
         self.shared
             .domains
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The domains that no call uses.
+fn unused(domains: &HashMap<DomainName, Kept>) -> impl Iterator<Item = (&DomainName, &Kept)> {
+    let is_unused = |(_, kept): &(_, &Kept)| Arc::strong_count(&kept.entry) == 1;
+    domains.iter().filter(is_unused)
 }
 
 impl fmt::Debug for PolicyCache {
@@ -566,6 +603,39 @@ mod tests {
         assert!(!is_known("short.example"));
         assert!(is_known("one.example") && is_known("two.example"));
         assert!((0..MAX_DOMAINS - 2).all(|number| is_known(&format!("d{number}.example"))));
+    }
+
+    #[tokio::test]
+    async fn the_largest_policies_make_place_for_others() {
+        let cache = PolicyCache::new();
+        let find = async |domain: &str, policy: &Policy| {
+            let domain = DomainName::new(domain).unwrap();
+            let fetch = async || Ok(policy.clone());
+            let found = cache.find_by(&domain, || at(0), record("1"), fetch);
+            assert!(found.await.policy.is_some());
+        };
+        let hosts: String = (0..5000)
+            .map(|number| format!("mx: mx{number}.example\n"))
+            .collect();
+        let text = format!("version: STSv1\nmode: enforce\n{hosts}max_age: 31557600");
+        let large: Policy = text.parse().unwrap();
+        let most = MAX_SIZE / large.size();
+        let small: Vec<String> = (0..100)
+            .map(|number| format!("s{number}.example"))
+            .collect();
+        for domain in &small {
+            find(domain, &policy(DAY)).await;
+        }
+        for number in 0..most + 10 {
+            find(&format!("l{number}.example"), &large).await;
+        }
+        let domains = cache.domains();
+        let size: usize = domains.values().map(|kept| kept.size).sum();
+        assert!(size <= MAX_SIZE, "{size}");
+        assert!(domains.len() < small.len() + most + 10);
+        for domain in &small {
+            assert!(domains.contains_key(&DomainName::new(domain).unwrap()));
+        }
     }
 
     /// Each of two calls ends with nothing known, or one of them with a policy: it is kept.

@@ -117,6 +117,13 @@ impl Policy {
         self.mx.iter().any(|pattern| pattern.matches(host))
     }
 
+    /// The size of the memory that it takes, about, in bytes.
+    pub(super) fn size(&self) -> usize {
+        let name = |pattern: &MxPattern| 16 + pattern.name.as_str().len();
+        let patterns = self.mx.iter().map(|mx| size_of::<MxPattern>() + name(mx));
+        size_of::<Self>() + patterns.sum::<usize>()
+    }
+
     /// Returns the policy as TLS reports describe it, for the domain that publishes it.
     pub fn as_applied(&self, domain: &DomainName) -> AppliedPolicy {
         AppliedPolicy {

@@ -104,6 +104,12 @@ impl PolicyState {
         stored.fetched_at.checked_add(stored.policy.max_age)
     }
 
+    /// The size of the policy, about, in bytes.
+    pub(super) fn size(&self) -> usize {
+        let stored = self.stored.as_ref();
+        stored.map_or(0, |stored| stored.policy.size())
+    }
+
     /// Whether the policy with this id, which the record has now, is to be fetched: it is not
     /// stored, or was fetched a day ago or half of its lifetime. After a failure, a policy with the
     /// same id is fetched again after 5 minutes.
