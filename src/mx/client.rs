@@ -221,7 +221,8 @@ impl MxClient {
     /// Sets whether only addresses [of the public Internet](super::is_public) may be connected to;
     /// by default, all may. Recipients are often user input, and MX records may name any address:
     /// `10.0.0.5`, or one of this machine. A refused address is among the
-    /// [failures](super::DomainResult::failures).
+    /// [failures](super::DomainResult::failures); of one host, as many as may be
+    /// [tried](Self::max_addresses).
     pub fn public_only(self, yes: bool) -> Self {
         self.set(|config| config.filter.public_only = yes)
     }

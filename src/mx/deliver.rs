@@ -385,15 +385,19 @@ impl Delivery<'_> {
 
     /// Gives the addresses that may be connected to to the route.
     fn allowed(&mut self, route: &mut Route, host: usize, name: &HostName, found: &Found) {
-        let filter = &self.client.config.filter;
+        let config = &self.client.config;
         let mut allowed = Vec::new();
+        // A host may have thousands of addresses.
+        let mut shown = config.max_addresses;
         for address in &found.addresses {
-            match filter.refusal(*address) {
+            match config.filter.refusal(*address) {
                 None => allowed.push(*address),
-                Some(why) => {
+                Some(why) if shown > 0 => {
+                    shown -= 1;
                     let error = problem(MxProblem::AddressRefused, address, why);
                     self.failed(Some(name), Some(*address), error);
                 }
+                Some(_) => {}
             }
         }
         let (now, text) = (Instant::now(), name.to_string());

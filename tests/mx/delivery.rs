@@ -289,6 +289,12 @@ async fn all_addresses_of_a_host_are_tried_up_to_the_bound() {
     let receipt = send(&client().max_addresses(3), &["a@many.delivery.example"]).await;
     assert_eq!(receipt.domains[0].failures.len(), 3);
     assert!(receipt.into_result().unwrap_err().is_transient());
+    // Those that are not allowed, too.
+    for (client, bound) in [(client(), 10), (client().max_addresses(3), 3)] {
+        let receipt = send(&client.public_only(true), &["a@many.delivery.example"]).await;
+        assert_eq!(receipt.domains[0].failures.len(), bound);
+        assert_eq!(problem(&receipt), MxProblem::AddressRefused);
+    }
 }
 
 #[tokio::test]
