@@ -383,10 +383,10 @@ impl MxClient {
     ///
     /// Nothing was sent: the message cannot be read or is not valid, or it contains a stream
     /// and has recipients of several domains, or is to go to all recipients or none and has several
-    /// domains; or that was not known before the deadline
-    /// ([`ErrorKind::Timeout`](crate::ErrorKind::Timeout)). Or, with [MTA-STS](Self::mta_sts), there
-    /// are no trust anchors ([`ErrorKind::Config`](crate::ErrorKind::Config)). All failures of
-    /// domains and servers are in the [`MxReceipt`].
+    /// domains. With [MTA-STS](Self::mta_sts), no certificate is trusted
+    /// ([`ErrorKind::Config`](crate::ErrorKind::Config)). Or the deadline passed before all of that
+    /// was known ([`ErrorKind::Timeout`](crate::ErrorKind::Timeout)). All failures of domains and
+    /// servers are in the [`MxReceipt`].
     ///
     /// # Cancel safety
     ///

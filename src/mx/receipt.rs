@@ -63,8 +63,8 @@ pub struct Via {
 
 impl Via {
     /// Whether the server had to be verified, and was: by its TLSA records, or by a trust anchor
-    /// and the policy of the domain. A certificate that is valid without such a policy proves nothing,
-    /// as the name of the host is not proven; [`TlsInfo`] tells.
+    /// and the policy of the domain. A certificate that is valid without such a policy proves
+    /// nothing, as the name of the host is not proven; [`TlsInfo`] tells.
     pub fn is_verified(&self) -> bool {
         let is_required = matches!(self.policy, MxPolicy::Dane | MxPolicy::MtaSts);
         is_required && self.tls.as_ref().is_some_and(|tls| tls.is_verified())

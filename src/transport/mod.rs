@@ -217,8 +217,8 @@ impl Route {
         }
     }
 
-    /// Connects to one of these addresses of a host that is not a mail server: without the header of
-    /// the PROXY protocol.
+    /// Connects to one of these addresses of a host that is not a mail server: without the header
+    /// of the PROXY protocol.
     #[cfg(feature = "mx")]
     pub(crate) async fn open_any(
         &self,

@@ -111,7 +111,8 @@ async fn every_framing_is_understood() {
     let head = "HTTP/1.1 200 OK\r\nContent-Type: Text/Plain\r\n";
     let (first, second) = POLICY.split_at(20);
     let chunked = format!(
-        "{head}Transfer-Encoding: chunked\r\n\r\n{:x}\r\n{first}\r\n{:x};x=y\r\n{second}\r\n0\r\nX: y\r\n\r\n",
+        "{head}Transfer-Encoding: chunked\r\n\r\n\
+            {:x}\r\n{first}\r\n{:x};x=y\r\n{second}\r\n0\r\nX: y\r\n\r\n",
         first.len(),
         second.len()
     );

@@ -46,7 +46,8 @@ impl Postfix {
         fs::write(path.join("etc/master.cf"), MASTER_CF).unwrap();
         // The pipe to the shell is closed when this process ends, however that happens.
         let script = r#"PATH=$PATH:/usr/sbin
-            unshare -m sh -c 'mount --bind "$1/resolv.conf" /etc/resolv.conf && exec postfix -c "$1/etc" start-fg' sh "$1" 2>&1 &
+            unshare -m sh -c 'mount --bind "$1/resolv.conf" /etc/resolv.conf &&
+                exec postfix -c "$1/etc" start-fg' sh "$1" 2>&1 &
             read -r _
             postfix -c "$1/etc" stop >/dev/null 2>&1
             wait"#;

@@ -70,8 +70,8 @@ async fn send_says_how_the_message_went_to_each_recipient() {
     let message = json["error"]["message"].as_str().unwrap();
     assert!(message.contains("b@null.delivery.example") && message.contains("null MX"));
     assert_eq!(server.messages().len(), 2);
-    // QUIT follows each. After a refusal the program does not wait for the answer, so the server may
-    // not have read it yet.
+    // QUIT follows each. After a refusal the program does not wait for the answer, so the server
+    // may not have read it yet.
     while server.connections().iter().any(|session| session.is_open) {
         tokio::task::yield_now().await;
     }

@@ -115,7 +115,8 @@ impl FetchError {
             }
             FetchErrorKind::Certificate => {
                 "The web server needs a certificate for mta-sts.DOMAIN that is valid now, with \
-                 its intermediate certificates. If its authority is your own, trust it (Trust::path)."
+                 its intermediate certificates. If its authority is your own, trust it \
+                 (Trust::path)."
             }
             FetchErrorKind::Tls => {
                 "The web server for mta-sts.DOMAIN must speak TLS 1.2 or 1.3 on port 443."

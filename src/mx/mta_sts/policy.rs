@@ -433,7 +433,8 @@ mod tests {
             hosts in prop::collection::vec(("(\\*\\.)?", host()), 1..5),
             age in 0..=MAX_AGE,
         ) {
-            let mx: String = hosts.iter().map(|(star, host)| format!("mx: {star}{host}\n")).collect();
+            let line = |(star, host): &(String, String)| format!("mx: {star}{host}\n");
+            let mx: String = hosts.iter().map(line).collect();
             let written = format!("version: STSv1\nmode: {mode}\n{mx}max_age: {age}\n");
             let policy: Policy = written.parse().unwrap();
             prop_assert_eq!(policy.to_string(), written);

@@ -18,7 +18,7 @@
 //! let mut reports = TlsReports::new("Example Inc.", "postmaster@example.org");
 //!
 //! // Events come from the client; this one is made by hand.
-//! let noon = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000 / 86_400 * 86_400 + 43_200);
+//! let noon = SystemTime::UNIX_EPOCH + Duration::from_secs(19_675 * 86_400 + 43_200);
 //! let domain = "example.com".parse()?;
 //! let mut event = TlsEvent::new(noon, domain, AppliedPolicy::none("example.com".parse()?));
 //! event.mx_host = Some("mx.example.com".parse()?);

@@ -136,7 +136,8 @@ mod tests {
                 vec![https("https://reporting.example.com/v1/tlsrpt")],
             ),
             (
-                "v=TLSRPTv1 ; x=1; rua=MAILTO:a%21b@example.com?subject=x , https://r.example/?a=b;",
+                "v=TLSRPTv1 ; x=1; \
+                 rua=MAILTO:a%21b@example.com?subject=x , https://r.example/?a=b;",
                 vec![mailto("a!b@example.com"), https("https://r.example/?a=b")],
             ),
             (

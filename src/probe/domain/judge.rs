@@ -276,7 +276,8 @@ impl DomainReport {
         let of_servers = self.may_take_mail();
         let (spf, dmarc) = match self.problem {
             Some(MxProblem::NullMx) => (
-                "publish an SPF record (RFC 7208): v=spf1 -all, if the domain sends no mail, either",
+                "publish an SPF record (RFC 7208): v=spf1 -all, if the domain sends no mail, \
+                 either",
                 "publish a DMARC record (RFC 7489): v=DMARC1; p=reject, if the domain sends no \
                  mail, either",
             ),
