@@ -71,6 +71,18 @@ impl LookupError {
         self.kind
     }
 
+    /// Whether it is the resolver that failed, or the way to it, so that nothing is known of the
+    /// domain.
+    pub(crate) fn is_of_resolver(&self) -> bool {
+        match self.kind {
+            LookupErrorKind::TimedOut | LookupErrorKind::Refused | LookupErrorKind::Network => true,
+            LookupErrorKind::Bogus
+            | LookupErrorKind::ServerFailure
+            | LookupErrorKind::Malformed
+            | LookupErrorKind::TooManyAliases => false,
+        }
+    }
+
     /// Returns what is known beyond the kind, in plain text. It may be empty.
     pub fn detail(&self) -> &str {
         &self.detail

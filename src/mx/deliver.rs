@@ -305,10 +305,13 @@ impl Delivery<'_> {
             Ok(dane) => Ok(HostPolicy::dane(dane)),
             Err(NoDane::NotApplicable(reason)) => Ok(HostPolicy::opportunistic(reason)),
             Err(NoDane::LookupFailed { base, error }) => {
+                let result = events::of_lookup(&error);
                 let error = policy::unknown_dane(host, error);
-                let applied = AppliedPolicy::tlsa(base, []);
-                let failure = (ResultType::DnssecInvalid, error.message().to_owned());
-                self.report(hosts, Session::with(host), applied, Err(failure));
+                if let Some(result) = result {
+                    let applied = AppliedPolicy::tlsa(base, []);
+                    let failure = (result, error.message().to_owned());
+                    self.report(hosts, Session::with(host), applied, Err(failure));
+                }
                 Err(error)
             }
         }

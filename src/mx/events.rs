@@ -4,6 +4,7 @@ use std::error::Error as _;
 
 use super::policy::{HostPolicy, Protection};
 use super::tls_report::ResultType;
+use crate::dns::LookupError;
 use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::receipt::{CertificateFailure, CertificateProblem, PlaintextReason, Receipt};
 
@@ -22,6 +23,12 @@ pub(super) fn of_session(
             .map(Err)
             .or_else(|| of_receipt(policy, error.receipt()?)),
     }
+}
+
+/// The result type of TLSA records that could not be had; `None` if that does not concern the
+/// domain.
+pub(super) fn of_lookup(error: &LookupError) -> Option<ResultType> {
+    (!error.is_of_resolver()).then_some(ResultType::DnssecInvalid)
 }
 
 /// The failure of TLS that ended a session.
@@ -222,6 +229,18 @@ mod tests {
         let error = Error::new(ErrorKind::Refused, Phase::Mail, "refused");
         let error = error.with_receipt(receipt(None));
         assert_eq!(result_type(&any, Err(error)), Some(None));
+    }
+
+    #[test]
+    fn a_resolver_that_fails_is_not_reported_to_the_domain() {
+        use crate::dns::LookupErrorKind::{Bogus, Network, Refused, ServerFailure, TimedOut};
+        let of = |kind| {
+            let name = "_25._tcp.mx.example.org".parse().unwrap();
+            of_lookup(&LookupError::new(name, "TLSA", kind, ""))
+        };
+        let invalid = Some(ResultType::DnssecInvalid);
+        assert_eq!([Bogus, ServerFailure].map(of), [invalid; 2]);
+        assert_eq!([TimedOut, Refused, Network].map(of), [None; 3]);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use super::{
     FetchError, FetchErrorKind, Mode, Policy, PolicyFetcher, PolicyState, StoredPolicy, StsRecord,
     StsRecordError,
 };
-use crate::dns::{Answer, DomainName, LookupError, LookupErrorKind, Resolver};
+use crate::dns::{Answer, DomainName, LookupError, Resolver};
 use crate::mx::tls_report::{AppliedPolicy, ResultType};
 use crate::{Error, ErrorKind, Phase};
 
@@ -374,15 +374,10 @@ impl DiscoveryError {
     /// The result type of TLS reports (RFC 8460, 4.3); `None` for what does not concern the domain.
     pub fn result_type(&self) -> Option<ResultType> {
         match self {
-            DiscoveryError::Lookup(error) => match error.kind() {
-                // These are about the resolver of this side.
-                LookupErrorKind::TimedOut | LookupErrorKind::Refused | LookupErrorKind::Network => {
-                    None
-                }
-                _ => Some(ResultType::StsPolicyFetchError),
-            },
+            DiscoveryError::Lookup(error) if error.is_of_resolver() => None,
+            DiscoveryError::Lookup(_) => Some(ResultType::StsPolicyFetchError),
             DiscoveryError::Record(_) => Some(ResultType::StsPolicyInvalid),
-            DiscoveryError::Fetch(error) if error.kind() == FetchErrorKind::Trust => None,
+            DiscoveryError::Fetch(error) if error.is_of_this_side() => None,
             DiscoveryError::Fetch(error) => Some(error.result_type()),
             DiscoveryError::Folder(_) => None,
         }
@@ -434,6 +429,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::dns::LookupErrorKind;
 
     const DAY: u64 = 24 * 60 * 60;
 
@@ -523,6 +519,31 @@ mod tests {
             let kept = mode(&cache, Ok(None), Err(failure())).await;
             assert_eq!(kept, (Mode::None, false));
         }
+    }
+
+    #[test]
+    fn what_fails_on_this_side_is_not_reported() {
+        for (kind, is_reported) in [
+            (LookupErrorKind::Bogus, true),
+            (LookupErrorKind::ServerFailure, true),
+            (LookupErrorKind::TimedOut, false),
+            (LookupErrorKind::Refused, false),
+            (LookupErrorKind::Network, false),
+        ] {
+            let lookup = || LookupError::new(domain(), "TXT", kind, "");
+            let fetch = FetchError::new(&domain(), FetchErrorKind::Lookup, "no address");
+            for problem in [
+                DiscoveryError::Lookup(lookup()),
+                DiscoveryError::Fetch(fetch.with_source(lookup())),
+            ] {
+                let expected = is_reported.then_some(ResultType::StsPolicyFetchError);
+                assert_eq!(problem.result_type(), expected, "{problem}");
+            }
+        }
+        let trust = FetchError::new(&domain(), FetchErrorKind::Trust, "there is none");
+        assert_eq!(DiscoveryError::Fetch(trust).result_type(), None);
+        let expected = Some(ResultType::StsPolicyFetchError);
+        assert_eq!(DiscoveryError::Fetch(failure()).result_type(), expected);
     }
 
     /// An attacker who suppresses the record, or the fetch, changes nothing.

@@ -4,7 +4,7 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::dns::DomainName;
+use crate::dns::{DomainName, LookupError};
 use crate::mx::tls_report::ResultType;
 use crate::text::printable;
 
@@ -91,6 +91,13 @@ impl FetchError {
             FetchErrorKind::Policy => ResultType::StsPolicyInvalid,
             _ => ResultType::StsPolicyFetchError,
         }
+    }
+
+    /// Whether it does not concern the domain.
+    pub(super) fn is_of_this_side(&self) -> bool {
+        let source = self.source.as_ref();
+        let lookup: Option<&LookupError> = source.and_then(|source| source.downcast_ref());
+        self.kind == FetchErrorKind::Trust || lookup.is_some_and(LookupError::is_of_resolver)
     }
 
     /// What to do.
