@@ -157,6 +157,11 @@ impl Resolver {
         self
     }
 
+    /// The same resolver, with no more than this time for each lookup.
+    pub(crate) fn within(&self, limit: Duration) -> Self {
+        self.clone().timeout(self.timeout.min(limit))
+    }
+
     /// Returns the addresses of the resolvers that are asked, in this order.
     pub fn get_servers(&self) -> &[SocketAddr] {
         &self.upstream.0

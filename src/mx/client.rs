@@ -281,7 +281,8 @@ impl MxClient {
     }
 
     /// Sets the maximum time to fetch a policy of MTA-STS; 60 seconds by default, which is also the
-    /// maximum. With a [deadline](Timeouts::deadline), at most half of the time that is left.
+    /// maximum. With a [deadline](Timeouts::deadline), at most a quarter of the time that is left,
+    /// and as much for each of the two lookups before.
     pub fn policy_timeout(self, time: Duration) -> Self {
         self.set(|config| config.policy_timeout = time)
     }

@@ -320,13 +320,15 @@ impl Delivery<'_> {
     /// Finds the domain's policy of MTA-STS.
     async fn discover(&self, hosts: &Hosts, domain: &DomainName) -> Discovery {
         let config = &self.client.config;
+        let mut resolver = config.resolver.clone();
         let mut fetcher = self.client.policy_fetcher().clone();
         if let Some((at, _)) = self.clock.deadline() {
-            // A server of policies that does not answer leaves time for the message.
-            let left = at.saturating_duration_since(Instant::now());
-            fetcher = fetcher.timeout(config.policy_timeout.min(left / 2));
+            // Two lookups and a fetch that are not answered leave time for the message.
+            let limit = at.saturating_duration_since(Instant::now()) / 4;
+            resolver = resolver.within(limit);
+            fetcher = fetcher.timeout(config.policy_timeout.min(limit));
         }
-        let found = config.policies.find(domain, &config.resolver, &fetcher);
+        let found = config.policies.find(domain, &resolver, &fetcher);
         let found = found.await;
         if let Some(problem) = &found.problem
             && let Some(result) = problem.result_type()

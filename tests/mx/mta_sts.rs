@@ -1,6 +1,6 @@
 //! Policies of MTA-STS, and what is reported of the sessions.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use envoi::tls::Trust;
 use envoi::{ErrorKind, Timeouts};
 use support::https::{End, HttpsServer, policy, response};
 use support::program::{self, Run};
+use tokio::net::UdpSocket;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::aws_lc_rs::default_provider;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
@@ -289,6 +290,48 @@ async fn a_server_of_policies_that_hangs_leaves_time_for_the_message() {
         assert_eq!(server.messages().len(), number);
     }
     assert_eq!(https.requests().len(), 1);
+}
+
+/// The resolver of the lab, which is silent about TXT records.
+async fn without_texts() -> SocketAddr {
+    const TXT: u8 = 16;
+    let any = || UdpSocket::bind((Ipv4Addr::LOCALHOST, 0));
+    let (socket, upstream) = (any().await.unwrap(), any().await.unwrap());
+    let address = socket.local_addr().unwrap();
+    tokio::spawn(async move {
+        let mut buffer = [0; 4096];
+        loop {
+            let (length, client) = socket.recv_from(&mut buffer).await.unwrap();
+            let name = buffer[12..].iter().position(|byte| *byte == 0).unwrap();
+            if buffer[12 + name + 2] == TXT {
+                continue;
+            }
+            let question = &buffer[..length];
+            upstream.send_to(question, lab().resolver()).await.unwrap();
+            let length = upstream.recv(&mut buffer).await.unwrap();
+            socket.send_to(&buffer[..length], client).await.unwrap();
+        }
+    });
+    address
+}
+
+#[tokio::test]
+#[ignore = "needs root, NSD and Unbound"]
+async fn a_lookup_of_a_policy_that_is_not_answered_leaves_time_for_the_message() {
+    let server = mail_server(133, "mx.silent.sts.example").await;
+    let resolver = Resolver::new(without_texts().await)
+        .anchors(&lab().anchors)
+        .unwrap();
+    let timeouts = Timeouts::uniform(Duration::from_secs(10));
+    let client = MxClient::new(resolver)
+        .trust(Trust::empty().file(lab().ca_file()))
+        .timeouts(timeouts.with_deadline(Duration::from_secs(4)));
+    let receipt = send(&client, "silent.sts.example").await;
+    assert_eq!(summary(&receipt), (MxPolicy::Opportunistic, false, true));
+    let via = receipt.recipients().next().unwrap().via.unwrap();
+    let reason = &via.policy_reason;
+    assert!(reason.contains("did not answer in time"), "{reason}");
+    assert_eq!(server.messages().len(), 1);
 }
 
 #[tokio::test]
