@@ -342,9 +342,18 @@ impl Resolver {
             _ => reply.names(),
         };
         let mut validator = self.shared.validator(&self.upstream);
+        let mut is_renewed = false;
         let is_secure = loop {
-            if validator.validate(&mut message, &reply.name).await? {
-                break true;
+            match validator.validate(&mut message, &reply.name).await {
+                Ok(true) => break true,
+                Ok(false) => {}
+                Err((LookupErrorKind::Bogus, _)) if !is_renewed && validator.may_lack_keys() => {
+                    let anchors = validator.anchors().clone();
+                    validator = Arc::new(Validator::new(anchors, &self.upstream));
+                    is_renewed = true;
+                    continue;
+                }
+                Err(refusal) => return Err(refusal),
             }
             let mut anchors = validator.anchors().clone();
             let mut is_added = false;

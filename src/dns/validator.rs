@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use domain::base::iana::{Class, SecurityAlgorithm};
@@ -118,28 +118,34 @@ fn is_verifiable(algorithm: SecurityAlgorithm) -> bool {
 pub(super) struct Validator {
     context: ValidationContext<Keys>,
     anchors: Anchors,
-    unfollowed: Unfollowed,
+    noted: Arc<Mutex<Noted>>,
 }
 
-/// The zones whose DS records were asked for, and of which some are of algorithms that are not
-/// followed.
-type Unfollowed = Arc<Mutex<HashSet<DomainName>>>;
+/// What is noted of the lookups of keys.
+#[derive(Debug, Default)]
+struct Noted {
+    /// The zones whose DS records were asked for, and of which some are of algorithms that are not
+    /// followed.
+    unfollowed: HashSet<DomainName>,
+    /// When a lookup was lost last.
+    lost_at: Option<Instant>,
+}
 
 impl Validator {
     pub(super) fn new(anchors: Anchors, upstream: &Upstream) -> Self {
         let mut config = Config::new();
         config.set_max_bogus_validity(BOGUS_VALIDITY);
-        let unfollowed = Unfollowed::default();
+        let noted = Arc::<Mutex<Noted>>::default();
         let keys = Keys {
             upstream: upstream.clone(),
-            unfollowed: unfollowed.clone(),
+            noted: noted.clone(),
         };
         let records = TrustAnchors::from_u8(anchors.records.as_bytes());
         let records = records.expect("the anchors have been parsed");
         Validator {
             context: ValidationContext::with_config(records, keys, config),
             anchors,
-            unfollowed,
+            noted,
         }
     }
 
@@ -154,15 +160,20 @@ impl Validator {
             let below = name.as_str().strip_suffix(zone.as_str());
             below.is_some_and(|below| below.is_empty() || below.ends_with('.'))
         };
-        let zones = self
-            .unfollowed
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let zones = zones.iter().filter(|zone| {
+        let noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
+        let zones = noted.unfollowed.iter().filter(|zone| {
             names.iter().any(|name| is_within(name, zone))
                 && !self.anchors.zones.contains(&absolute(zone))
         });
         zones.cloned().collect()
+    }
+
+    /// Whether the keys of a zone may count as bogus only because a lookup of them was lost, be it
+    /// one for another answer.
+    pub(super) fn may_lack_keys(&self) -> bool {
+        let noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
+        let lost_at = noted.lost_at;
+        lost_at.is_some_and(|lost_at| lost_at.elapsed() < 2 * BOGUS_VALIDITY)
     }
 
     /// Returns whether DNSSEC proves the answer, which is about the name where its CNAMEs lead. The
@@ -255,7 +266,13 @@ impl Lost {
 #[derive(Clone, Debug)]
 struct Keys {
     upstream: Upstream,
-    unfollowed: Unfollowed,
+    noted: Arc<Mutex<Noted>>,
+}
+
+impl Keys {
+    fn note(&self, note: impl FnOnce(&mut Noted)) {
+        note(&mut self.noted.lock().unwrap_or_else(PoisonError::into_inner));
+    }
 }
 
 impl SendRequest<Request> for Keys {
@@ -281,10 +298,10 @@ impl GetResponse for Lookup {
             if let Ok(answer) = &answer
                 && let Some(zone) = unfollowed_zone(answer)
             {
-                let zones = self.keys.unfollowed.lock();
-                zones.unwrap_or_else(PoisonError::into_inner).insert(zone);
+                self.keys.note(|noted| _ = noted.unfollowed.insert(zone));
             }
             answer.map_err(|failure| {
+                self.keys.note(|noted| noted.lost_at = Some(Instant::now()));
                 let lost = |lost: &Lost| lost.set(failure);
                 // Outside of a lookup, there is none to tell.
                 _ = LOST.try_with(lost);

@@ -423,6 +423,28 @@ async fn zones_of_each_algorithm_are_validated() {
     assert!(matches!(answer, Answer::Secure(_)), "{answer:?}");
 }
 
+/// The validator counts the keys of a zone as bogus for a while if a lookup of them was lost.
+#[tokio::test]
+async fn keys_that_were_lost_once_are_looked_up_again() {
+    // The keys of the root, the DS records of the zone, its keys.
+    for place in 0..3 {
+        let world = Arc::new(world());
+        let (anchor, lookups) = (world.anchor(), AtomicUsize::new(0));
+        let answers = move |question: &Message<Vec<u8>>| match question.qtype() {
+            Some(Rtype::DS | Rtype::DNSKEY) if lookups.fetch_add(1, Ordering::SeqCst) == place => {
+                code(question, Rcode::SERVFAIL)
+            }
+            _ => compose(question, world.answer(question)),
+        };
+        let (server, _) = serve(answers, silence).await;
+        let resolver = Resolver::new(server).anchors(&anchor).unwrap();
+        let kind = failure(resolver.mx(&name("p256"))).await;
+        assert_eq!(kind, LookupErrorKind::ServerFailure, "{place}");
+        let answer = resolver.mx(&name("p256")).await;
+        assert!(matches!(answer, Answer::Secure(_)), "{place}: {answer:?}");
+    }
+}
+
 fn is_signature(record: &Rec) -> bool {
     record.rtype() == Rtype::RRSIG
 }
