@@ -316,9 +316,23 @@ impl Resolver {
         Ok(answer)
     }
 
-    /// Looks up the DS records of a zone.
-    fn keys_of<'a>(&'a self, zone: &'a DomainName) -> BoxFuture<'a, Result<Validated, Refusal>> {
-        self.look_up(zone, Rtype::DS).boxed()
+    /// [`look_up`](Self::look_up) for a lookup by which another one is judged.
+    fn look_up_first<'a>(
+        &'a self,
+        name: &'a DomainName,
+        record_type: Rtype,
+    ) -> BoxFuture<'a, Result<Validated, Refusal>> {
+        self.look_up(name, record_type).boxed()
+    }
+
+    /// Whether the zone of a name is signed; `None` is the root. A CNAME is what may be at any name,
+    /// and is not followed if it is asked for.
+    async fn is_in_signed_zone(&self, name: Option<&DomainName>) -> Result<bool, Refusal> {
+        let Some(name) = name else {
+            return Ok(self.shared.anchors.are_of_root());
+        };
+        let answer = self.look_up_first(name, Rtype::CNAME).await?;
+        Ok(answer.is_secure)
     }
 
     async fn ask_and_validate(
@@ -358,7 +372,7 @@ impl Resolver {
             let mut anchors = validator.anchors().clone();
             let mut is_added = false;
             for zone in validator.unfollowed_zones(&names) {
-                let keys = self.keys_of(&zone).await?;
+                let keys = self.look_up_first(&zone, Rtype::DS).await?;
                 if keys.is_secure
                     && keys.reply.name == zone
                     && let Ok(records) = &keys.reply.records
@@ -371,6 +385,13 @@ impl Resolver {
             }
             validator = Arc::new(Validator::new(anchors, &self.upstream));
         };
+        // Without signatures, the validator takes the answer for one of the zone itself, which it may
+        // not follow.
+        if record_type == Rtype::DS && !is_secure && self.is_in_signed_zone(parent.as_ref()).await?
+        {
+            let detail = "the DS records, or their absence, are not signed";
+            return Err((LookupErrorKind::Bogus, detail.into()));
+        }
         // Once more, as the TTLs of signed records have been bounded by the signatures (RFC 4035,
         // 5.3.3).
         let reply = Reply::read(&message, name, record_type).map_err(fault)?;

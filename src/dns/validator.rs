@@ -72,6 +72,11 @@ impl Anchors {
         })
     }
 
+    /// Whether the root has one.
+    pub(super) fn are_of_root(&self) -> bool {
+        self.zones.iter().any(Name::is_root)
+    }
+
     /// Whether a zone is above the trust anchor that a name is below: what that zone says of the
     /// name proves nothing, not even that the name is not signed.
     fn is_above(&self, zone: &Name<Vec<u8>>, name: &Name<Vec<u8>>) -> bool {

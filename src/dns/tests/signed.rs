@@ -1,6 +1,6 @@
 //! Zones that are signed here, and what an attacker makes of their answers.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Mutex;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -556,6 +556,45 @@ async fn the_zone_above_proves_absences_at_the_name_of_a_zone() {
     .await;
     let answer = resolver.mx(&name("to-absent.ed")).await;
     assert!(matches!(answer, Answer::SecureAbsence(_)), "{answer:?}");
+}
+
+/// The DS records of a zone with an algorithm that the validator does not follow are asked for
+/// twice. An attacker can tell the questions apart.
+#[tokio::test]
+async fn the_keys_of_a_zone_are_proven_each_time() {
+    type Change = fn(&mut Response, &Owner, bool);
+    let without_signature: Change = |response, _, is_first| {
+        if !is_first {
+            response.answer.retain(|record| !is_signature(record));
+        }
+    };
+    let absent: Change = |response, zone, is_first| {
+        if !is_first {
+            let soa = Soa::new(zone.clone(), zone.clone(), 1.into(), TTL, TTL, TTL, TTL);
+            response.answer.clear();
+            response.authority = vec![Record::new(zone.clone(), Class::IN, TTL, soa.into())];
+        }
+    };
+    let world = Arc::new(world());
+    for (number, change) in [without_signature, absent].into_iter().enumerate() {
+        for domain in ["p384", "ed", "ed.ed", "p256.ed", "p384.p256.ed"] {
+            let (inner, seen) = (world.clone(), Mutex::new(HashSet::new()));
+            let answers = move |question: &Message<Vec<u8>>| {
+                let mut response = inner.answer(question);
+                if is_of_keys(&response) && question.qtype() == Some(Rtype::DS) {
+                    let zone: Owner = question.sole_question().unwrap().qname().to_name();
+                    let is_first = seen.lock().unwrap().insert(zone.clone());
+                    change(&mut response, &zone, is_first);
+                }
+                compose(question, response)
+            };
+            let (server, _) = serve(answers, silence).await;
+            let resolver = Resolver::new(server).anchors(&world.anchor()).unwrap();
+            let answer = resolver.mx(&name(domain)).await;
+            let is_failure = matches!(answer, Answer::Failed(_));
+            assert!(is_failure, "{number}: {domain}: {answer:?}");
+        }
+    }
 }
 
 /// The CNAME that follows from a DNAME is not signed, and its absence proves nothing.
