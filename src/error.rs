@@ -224,6 +224,14 @@ impl Error {
         self.0.transient = Some(transient);
     }
 
+    /// Makes it a failure of TLS, where TLS is a must and did not come about.
+    #[cfg(feature = "mx")]
+    pub(crate) fn of_tls(mut self) -> Self {
+        self.0.kind = ErrorKind::Tls;
+        self.0.phase = Phase::Tls;
+        self
+    }
+
     /// Replaces the message.
     #[cfg(feature = "mx")]
     pub(crate) fn with_message(mut self, message: impl Into<String>) -> Self {

@@ -113,6 +113,7 @@ impl MxClient {
             started,
             notes,
             total: Attempts::new(envelope.recipients()),
+            decided: vec![false; envelope.recipients().len()],
             failures: Vec::new(),
             accepted: None,
             discovery: OnceCell::new(),
@@ -134,6 +135,9 @@ struct Delivery<'a> {
     notes: &'a Mutex<Notes>,
     envelope: Envelope,
     total: Attempts,
+    /// For each recipient, whether an attempt has decided that it gets the message from no other
+    /// server.
+    decided: Vec<bool>,
     failures: Vec<Error>,
     /// The receipt of the last server that accepted the message for a recipient.
     accepted: Option<Receipt>,
@@ -494,6 +498,9 @@ impl Delivery<'_> {
                 notes.vias.insert(address, via.clone());
             }
         }
+        for (index, remains) in open.iter().zip(&judgement.remaining) {
+            self.decided[*index] |= !remains;
+        }
         let was_decided = judgement.remaining.iter().any(|remains| !remains);
         route.tried(judgement.remaining);
         match result {
@@ -551,11 +558,19 @@ impl Delivery<'_> {
     fn end(mut self) -> Result<Receipt> {
         let any_transient = self.failures.iter().any(Error::is_transient);
         let decides = |error: &&Error| error.is_transient() == any_transient;
-        let hint = self.failures.iter().find(decides).and_then(Error::hint);
-        for recipient in &mut self.total.recipients {
-            if recipient.outcome == Outcome::NotTried {
-                recipient.transient = any_transient;
-                recipient.hint = hint.map(|hint| hint.to_owned().into());
+        let of_all = self.failures.iter().find(decides);
+        let last = self.failures.last();
+        for (recipient, was_decided) in self.total.recipients.iter_mut().zip(&self.decided) {
+            match &recipient.outcome {
+                Outcome::NotTried => {
+                    let reason = if *was_decided { last } else { of_all };
+                    let hint = reason.and_then(Error::hint);
+                    recipient.transient = reason.is_some_and(Error::is_transient);
+                    recipient.hint = hint.map(|hint| hint.to_owned().into());
+                }
+                // By a server before the last one, whose session failed for good.
+                Outcome::Refused(_) if !was_decided => recipient.transient = true,
+                _ => {}
             }
         }
         let unknown = self.failures.iter().position(Error::outcome_unknown);

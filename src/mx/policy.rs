@@ -183,11 +183,36 @@ impl HostPolicy {
                     here, tell this domain's postmaster by other means.",
             );
         }
+        if error.kind() == ErrorKind::Tls && error.phase() == Phase::Mail {
+            // The message demands it (REQUIRETLS), and not the domain.
+            return error.with_hint(
+                "Nothing that the domain publishes (usable TLSA records, an enforced MTA-STS \
+                    policy) lets its server be verified: send the message without this demand, or \
+                    not at all.",
+            );
+        }
+        let is_before_tls = matches!(error.phase(), Phase::StartTls | Phase::Tls);
+        if is_before_tls && error.kind() == ErrorKind::Timeout {
+            error = error.with_hint(
+                "The server is overloaded, or a device in between holds TLS up: try again later.",
+            );
+        }
+        let is_disturbed = is_before_tls && error.kind() == ErrorKind::Protocol;
+        if is_disturbed {
+            error = error.with_hint(
+                "Something between this machine and the server may be tampering with the \
+                    connection, or the server's software is old and faulty (see CVE-2011-0411). \
+                    Nothing was sent.",
+            );
+        }
         let policy = match &self.protection {
             Protection::Dane(_) => "DANE",
             Protection::MtaSts(_) => "MTA-STS",
             Protection::Testing { .. } | Protection::Opportunistic => return error,
         };
+        if is_disturbed {
+            error = error.of_tls();
+        }
         if error.kind() != ErrorKind::Tls {
             return error;
         }
@@ -512,6 +537,25 @@ mod tests {
             hint.starts_with("The domain demands that its servers"),
             "{hint}"
         );
+    }
+
+    #[test]
+    fn what_disturbs_starttls_fails_the_policy() {
+        let disturbed = || Error::new(ErrorKind::Protocol, Phase::StartTls, "bytes came in clear");
+        let record = TlsaRecord::new(3, 1, 1, [7; 32]);
+        let policy = HostPolicy::dane(Dane::new("mx.example.org", [record]));
+        let judged = policy.judged(disturbed());
+        assert_eq!(judged.kind(), ErrorKind::Tls);
+        assert_eq!(judged.exit_code(), 75);
+        assert!(judged.message().starts_with("DANE ("), "{judged}");
+        let without = HostPolicy::opportunistic("no policy").judged(disturbed());
+        assert_eq!(without.kind(), ErrorKind::Protocol);
+        for hint in [judged.hint(), without.hint()] {
+            assert!(hint.is_some_and(|hint| !hint.contains("smtps://")));
+        }
+        // The server keeps its promise, and the message asks for more.
+        let demand = Error::new(ErrorKind::Tls, Phase::Mail, "REQUIRETLS");
+        assert!(policy.judged(demand).is_permanent());
     }
 
     #[test]

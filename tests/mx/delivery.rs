@@ -203,6 +203,38 @@ async fn it_may_succeed_later_where_one_server_says_so() {
     assert_eq!(text.matches("451 4.3.0 Later").count(), 1, "{text}");
 }
 
+/// The second server says nothing of the recipient that the first one put off.
+#[tokio::test]
+#[ignore = "needs root, NSD and Unbound"]
+async fn a_recipient_refused_for_now_stays_so_where_the_next_session_is_refused() {
+    let _first = faulty(
+        50,
+        Fault::reply(Step::Rcpt, "450 4.2.1 Later").matching("b@"),
+    )
+    .await;
+    let _second = faulty(51, Fault::reply(Step::Greeting, "554 5.7.1 No")).await;
+    let recipients = ["a@later.delivery.example", "b@later.delivery.example"];
+    for recipients in [&recipients[1..], &recipients] {
+        let receipt = send(&client(), recipients).await;
+        let recipient = receipt.recipients().last().unwrap();
+        assert!(!recipient.recipient.outcome.is_accepted());
+        assert!(recipient.recipient.is_transient(), "{recipient:?}");
+        if let Err(error) = receipt.into_result() {
+            assert_eq!(error.exit_code(), 75, "{error}");
+        }
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs root, NSD and Unbound"]
+async fn a_sender_refused_for_good_is_final_after_a_host_that_is_down() {
+    let _second = faulty(51, Fault::reply(Step::Mail, "550 5.7.1 No")).await;
+    let receipt = send(&client(), &["a@later.delivery.example"]).await;
+    let recipient = receipt.recipients().next().unwrap();
+    assert!(!recipient.recipient.is_transient(), "{recipient:?}");
+    assert_eq!(receipt.into_result().unwrap_err().exit_code(), 69);
+}
+
 #[tokio::test]
 #[ignore = "needs root, NSD and Unbound"]
 async fn domains_are_told_apart_by_what_the_dns_says() {
