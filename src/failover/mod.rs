@@ -624,7 +624,8 @@ fn may_go_on(error: &Error, receipt: Option<&Receipt>) -> bool {
 fn may_succeed(recipient: &Recipient) -> bool {
     match recipient.outcome {
         Outcome::NotTried => true,
-        Outcome::Refused(_) => recipient.is_transient(),
+        // The session of a later server may have failed for good, which does not change it.
+        Outcome::Refused(ref reply) => reply.is_transient() || recipient.is_transient(),
         Outcome::Accepted(_) | Outcome::Unknown => false,
     }
 }
@@ -639,8 +640,10 @@ fn combined(mut failures: Vec<(String, Error)>, is_final: bool, mut total: Attem
     };
     let (server, mut error) = failures.remove(decisive);
     for recipient in &mut total.recipients {
-        if recipient.outcome == Outcome::NotTried {
-            recipient.transient = error.is_transient();
+        match &recipient.outcome {
+            Outcome::NotTried => recipient.transient = error.is_transient(),
+            Outcome::Refused(_) if !is_final => recipient.transient = may_succeed(recipient),
+            _ => {}
         }
     }
     let receipt = error

@@ -324,6 +324,22 @@ async fn a_transient_failure_of_one_server_makes_that_of_all_transient() {
 }
 
 #[tokio::test]
+async fn a_recipient_refused_for_now_goes_on_after_a_server_that_fails_for_good() {
+    let puts_off = answering("RCPT", "450 4.2.0 Greylisted");
+    let puts_off = puts_off.start().await.unwrap();
+    let refuses = answering("EHLO", "554 5.3.2 Not here").start().await;
+    let refuses = refuses.unwrap();
+    let takes = plain().start().await.unwrap();
+    let two = [server(&puts_off.url()), server(&refuses.url())];
+    let error = Failover::new(two).send(hello()).await.unwrap_err();
+    assert!(error.is_transient(), "{error}");
+    assert!(error.receipt().unwrap().recipients[0].is_transient());
+    let three = [&puts_off, &refuses, &takes].map(|one| server(&one.url()));
+    let receipt = Failover::new(three).send(hello()).await.unwrap();
+    assert!(receipt.all_accepted());
+}
+
+#[tokio::test]
 async fn weights_divide_the_messages_and_spares_wait() {
     let mut servers = Vec::new();
     for _ in 0..3 {
