@@ -6,7 +6,7 @@
 //! to another server. [`judge`] reads that from the result of an attempt. [`Failures`] remembers
 //! the servers that failed lately; the time is given.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::Hash;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -36,13 +36,10 @@ pub(super) fn order(
     }
     fastrand::Rng::with_seed(seed).shuffle(&mut exchanges);
     exchanges.sort_by_key(|(preference, _)| *preference);
-    let mut hosts = Vec::with_capacity(exchanges.len());
-    for (_, host) in exchanges {
-        if !hosts.contains(&host) {
-            hosts.push(host);
-        }
-    }
-    hosts
+    // A domain may have thousands of records.
+    let mut seen = HashSet::new();
+    let hosts = exchanges.into_iter().map(|(_, host)| host);
+    hosts.filter(|host| seen.insert(host.clone())).collect()
 }
 
 /// Puts the addresses of a host into the order in which they are tried: in a random order, which
@@ -302,8 +299,6 @@ impl<K: Eq + Hash> Failures<K> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashSet;
-
     use proptest::prelude::*;
 
     use super::*;
@@ -330,6 +325,10 @@ mod tests {
         assert_eq!(ordered(&[name("b.test")]), [name("a.test")]);
         assert_eq!(ordered(&[name("a.test")]), []);
         assert_eq!(ordered(&[name("d.test")]).len(), 3);
+        // By its lowest number.
+        let twice = [(20, "a.test"), (10, "b.test"), (5, "a.test")];
+        let twice = twice.map(|(preference, host)| (preference, name(host)));
+        assert_eq!(order(twice.into(), &[], 1), ["a.test", "b.test"].map(name));
     }
 
     #[test]
