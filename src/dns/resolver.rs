@@ -157,7 +157,7 @@ impl Resolver {
         self
     }
 
-    /// The same resolver, with no more than this time for each lookup.
+    /// The resolver with this time-out, unless its own is shorter.
     pub(crate) fn within(&self, limit: Duration) -> Self {
         self.clone().timeout(self.timeout.min(limit))
     }
