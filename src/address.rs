@@ -365,9 +365,12 @@ fn find_literal_fault(literal: &str) -> Option<AddressFault> {
     let Some(address) = literal.strip_suffix(']') else {
         return Some(AddressFault::UnterminatedLiteral);
     };
-    let valid = match address.strip_prefix("IPv6:") {
-        Some(v6) => v6.parse::<std::net::Ipv6Addr>().is_ok(),
-        None => address.parse::<std::net::Ipv4Addr>().is_ok(),
+    // The case of the tag does not matter (RFC 5234, 2.3).
+    let valid = match address.split_once(':') {
+        Some((tag, v6)) if tag.eq_ignore_ascii_case("IPv6") => {
+            v6.parse::<std::net::Ipv6Addr>().is_ok()
+        }
+        _ => address.parse::<std::net::Ipv4Addr>().is_ok(),
     };
     (!valid).then_some(AddressFault::InvalidLiteral)
 }
@@ -523,6 +526,7 @@ mod tests {
             "e\u{301}t\u{e9}@example.org",
             "postmaster@[192.0.2.1]",
             "postmaster@[IPv6:2001:db8::1]",
+            "postmaster@[ipv6:2001:db8::1]",
             "jörg@exämple.org",
             "o'brien@x",
         ] {
