@@ -87,7 +87,9 @@ impl Failure {
         };
         let mut failure = Failure::from(error.clone());
         // There is another server after one that violates the protocol, so that this is a refusal.
-        let is_of_server = matches!(failure.kind, ErrorKind::Protocol | ErrorKind::Auth);
+        // Before that, it is the proxy's.
+        let is_of_server = matches!(failure.kind, ErrorKind::Protocol | ErrorKind::Auth)
+            && failure.phase != Phase::Connect;
         if is_of_server && failure.exit_code != UNKNOWN {
             failure.exit_code = 69;
         }

@@ -718,6 +718,24 @@ mod tests {
         assert_eq!(hosts(), ["c.test"]);
     }
 
+    #[cfg(feature = "proxy")]
+    #[tokio::test]
+    async fn the_advice_about_a_proxy_is_not_about_the_server() {
+        let resolver = Resolver::new(([127, 0, 0, 1], 1).into());
+        let proxy = crate::Proxy::from_url("socks5://127.0.0.1:1").unwrap();
+        let client = MxClient::new(resolver).mta_sts(false);
+        let client = client.endpoint(|endpoint| endpoint.proxy(proxy));
+        let envelope = Envelope::new("me@example.org", ["you@[127.0.0.1]"]).unwrap();
+        let message = Message::raw("Subject: Hello\r\n\r\nHello.\r\n").envelope(envelope);
+        let error = client.send(message).await.unwrap().into_result();
+        let error = error.unwrap_err();
+        assert!(error.is_transient(), "{error}");
+        assert!(
+            error.hint().unwrap().contains("the proxy's host"),
+            "{error}"
+        );
+    }
+
     #[test]
     fn recipients_are_grouped_by_domain_in_any_spelling() {
         let addresses = [

@@ -435,9 +435,14 @@ impl Delivery<'_> {
             .as_ref()
             .map_or(0, |message| message.envelope.recipients().len());
         clock.allow_for(recipients, &timeouts);
+        let has_proxy = endpoint.route.has_proxy();
         let pool = self.client.pool_of(endpoint)?;
         let result = pool.attempt(message, clock, self.started).await;
-        result.map_err(|error| found.policy.judged(error))
+        result.map_err(|error| match error.phase() {
+            // It says what is the proxy's fault, and what to do about it.
+            Phase::Connect if has_proxy => error,
+            _ => found.policy.judged(error),
+        })
     }
 
     /// What the recipients of the attempt learn about the server; `None` if it was not reached.

@@ -175,6 +175,15 @@ pub(crate) struct Connected {
 }
 
 impl Route {
+    /// Whether a proxy is between this machine and the servers.
+    #[cfg(feature = "mx")]
+    pub(crate) fn has_proxy(&self) -> bool {
+        #[cfg(feature = "proxy")]
+        return self.proxy.is_some();
+        #[cfg(not(feature = "proxy"))]
+        false
+    }
+
     /// Checks that the settings fit the destination, before anything is opened.
     ///
     /// # Errors
