@@ -325,8 +325,8 @@ impl Resolver {
         self.look_up(name, record_type).boxed()
     }
 
-    /// Whether the zone of a name is signed; `None` is the root. A CNAME is what may be at any name,
-    /// and is not followed if it is asked for.
+    /// Whether the zone of a name is signed; `None` is the root. A CNAME is what may be at any
+    /// name, and is not followed if it is asked for.
     async fn is_in_signed_zone(&self, name: Option<&DomainName>) -> Result<bool, Refusal> {
         let Some(name) = name else {
             return Ok(self.shared.anchors.are_of_root());
@@ -385,8 +385,8 @@ impl Resolver {
             }
             validator = Arc::new(Validator::new(anchors, &self.upstream));
         };
-        // Without signatures, the validator takes the answer for one of the zone itself, which it may
-        // not follow.
+        // Without signatures, the validator takes the answer for one of the zone itself, which it
+        // may not follow.
         if record_type == Rtype::DS && !is_secure && self.is_in_signed_zone(parent.as_ref()).await?
         {
             let detail = "the DS records, or their absence, are not signed";

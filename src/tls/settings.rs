@@ -147,8 +147,8 @@ impl TlsSettings {
     /// connected to, and sends their base domain as SNI. [`Security::Opportunistic`
     /// ](super::Security::Opportunistic) is as strict as `Required` then.
     ///
-    /// Together with a [`rustls_config`](Self::rustls_config), which verifies servers itself, this is
-    /// refused before connecting ([`ErrorKind::Request`](crate::ErrorKind::Request)).
+    /// Together with a [`rustls_config`](Self::rustls_config), which verifies servers itself, this
+    /// is refused before connecting ([`ErrorKind::Request`](crate::ErrorKind::Request)).
     ///
     /// The clients of [`mx`](crate::mx) do this for each server that has such records.
     #[cfg(feature = "mx")]
