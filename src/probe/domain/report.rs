@@ -112,8 +112,8 @@ impl fmt::Display for DomainReport {
                     [] => "none".to_owned(),
                     mx => mx.join(", "),
                 };
-                let days = policy.max_age.as_secs() / (24 * 60 * 60);
-                writeln!(f, "  mode {}, mx {mx}, for {days} days", policy.mode)?;
+                let seconds = policy.max_age.as_secs();
+                writeln!(f, "  mode {}, mx {mx}, for {seconds} s", policy.mode)?;
             }
             Some(Err(error)) => writeln!(f, "  {error}")?,
             None => {}
