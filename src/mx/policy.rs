@@ -191,26 +191,27 @@ impl HostPolicy {
                     not at all.",
             );
         }
-        let is_before_tls = matches!(error.phase(), Phase::StartTls | Phase::Tls);
-        if is_before_tls && error.kind() == ErrorKind::Timeout {
-            error = error.with_hint(
+        let disturbance = match error.kind() {
+            _ if !matches!(error.phase(), Phase::StartTls | Phase::Tls) => None,
+            ErrorKind::Timeout | ErrorKind::Closed => Some(
                 "The server is overloaded, or a device in between holds TLS up: try again later.",
-            );
-        }
-        let is_disturbed = is_before_tls && error.kind() == ErrorKind::Protocol;
-        if is_disturbed {
-            error = error.with_hint(
+            ),
+            ErrorKind::Protocol => Some(
                 "Something between this machine and the server may be tampering with the \
                     connection, or the server's software is old and faulty (see CVE-2011-0411). \
                     Nothing was sent.",
-            );
+            ),
+            _ => None,
+        };
+        if let Some(hint) = disturbance {
+            error = error.with_hint(hint);
         }
         let policy = match &self.protection {
             Protection::Dane(_) => "DANE",
             Protection::MtaSts(_) => "MTA-STS",
             Protection::Testing { .. } | Protection::Opportunistic => return error,
         };
-        if is_disturbed {
+        if disturbance.is_some() {
             error = error.of_tls();
         }
         if error.kind() != ErrorKind::Tls {
@@ -541,17 +542,24 @@ mod tests {
 
     #[test]
     fn what_disturbs_starttls_fails_the_policy() {
-        let disturbed = || Error::new(ErrorKind::Protocol, Phase::StartTls, "bytes came in clear");
         let record = TlsaRecord::new(3, 1, 1, [7; 32]);
         let policy = HostPolicy::dane(Dane::new("mx.example.org", [record]));
-        let judged = policy.judged(disturbed());
-        assert_eq!(judged.kind(), ErrorKind::Tls);
-        assert_eq!(judged.exit_code(), 75);
-        assert!(judged.message().starts_with("DANE ("), "{judged}");
-        let without = HostPolicy::opportunistic("no policy").judged(disturbed());
-        assert_eq!(without.kind(), ErrorKind::Protocol);
-        for hint in [judged.hint(), without.hint()] {
-            assert!(hint.is_some_and(|hint| !hint.contains("smtps://")));
+        for (kind, phase) in [
+            (ErrorKind::Protocol, Phase::StartTls),
+            (ErrorKind::Closed, Phase::StartTls),
+            (ErrorKind::Closed, Phase::Tls),
+            (ErrorKind::Timeout, Phase::Tls),
+        ] {
+            let disturbed = || Error::new(kind, phase, "it failed");
+            let judged = policy.judged(disturbed());
+            assert_eq!(judged.kind(), ErrorKind::Tls);
+            assert_eq!(judged.exit_code(), 75);
+            assert!(judged.message().starts_with("DANE ("), "{judged}");
+            let without = HostPolicy::opportunistic("no policy").judged(disturbed());
+            assert_eq!(without.kind(), kind);
+            for hint in [judged.hint(), without.hint()] {
+                assert!(hint.is_some_and(|hint| !hint.contains("smtps://")));
+            }
         }
         // The server keeps its promise, and the message asks for more.
         let demand = Error::new(ErrorKind::Tls, Phase::Mail, "REQUIRETLS");
