@@ -208,12 +208,12 @@ async fn it_may_succeed_later_where_one_server_says_so() {
 #[ignore = "needs root, NSD and Unbound"]
 async fn a_recipient_refused_for_now_stays_so_where_the_next_session_is_refused() {
     let _first = faulty(
-        50,
+        24,
         Fault::reply(Step::Rcpt, "450 4.2.1 Later").matching("b@"),
     )
     .await;
-    let _second = faulty(51, Fault::reply(Step::Greeting, "554 5.7.1 No")).await;
-    let recipients = ["a@later.delivery.example", "b@later.delivery.example"];
+    let _second = faulty(25, Fault::reply(Step::Greeting, "554 5.7.1 No")).await;
+    let recipients = ["a@put-off.delivery.example", "b@put-off.delivery.example"];
     for recipients in [&recipients[1..], &recipients] {
         let receipt = send(&client(), recipients).await;
         let recipient = receipt.recipients().last().unwrap();
@@ -228,8 +228,8 @@ async fn a_recipient_refused_for_now_stays_so_where_the_next_session_is_refused(
 #[tokio::test]
 #[ignore = "needs root, NSD and Unbound"]
 async fn a_sender_refused_for_good_is_final_after_a_host_that_is_down() {
-    let _second = faulty(51, Fault::reply(Step::Mail, "550 5.7.1 No")).await;
-    let receipt = send(&client(), &["a@later.delivery.example"]).await;
+    let _second = faulty(27, Fault::reply(Step::Mail, "550 5.7.1 No")).await;
+    let receipt = send(&client(), &["a@sender.delivery.example"]).await;
     let recipient = receipt.recipients().next().unwrap();
     assert!(!recipient.recipient.is_transient(), "{recipient:?}");
     assert_eq!(receipt.into_result().unwrap_err().exit_code(), 69);

@@ -1,14 +1,17 @@
 //! The servers of the lab: NSD has the zones, Unbound resolves from their root.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, ErrorKind};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use envoi::testing::{Builder, Server};
 use tempfile::TempDir;
+use tokio::task::yield_now;
+use tokio::time::timeout;
 
 use crate::certificates::Certificates;
 use crate::zone::Zone;
@@ -64,6 +67,23 @@ impl Lab {
             .address(self.address(last))
             .port(25)
             .certificate_pem(issued.pem, issued.key_pem)
+    }
+
+    /// Starts a server where another one was before.
+    ///
+    /// A child of this process has copies of its listening sockets until it runs its program, also
+    /// of those that were closed meanwhile: the address may be in use for that time.
+    pub async fn start_again(&self, settings: impl Fn() -> Builder) -> Server {
+        let starting = async {
+            loop {
+                match settings().start().await {
+                    Err(error) if error.kind() == ErrorKind::AddrInUse => yield_now().await,
+                    started => return started.unwrap(),
+                }
+            }
+        };
+        let limit = Duration::from_secs(30);
+        timeout(limit, starting).await.expect("the address is free")
     }
 
     fn start() -> Lab {

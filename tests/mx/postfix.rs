@@ -127,10 +127,16 @@ fn decision(line: &str, sessions: &[String]) -> Decision {
     assert!(line.contains("status=sent"), "{line}");
     let (_, relay) = line.split_once("relay=").unwrap();
     let (relay, _) = relay.split_once(", ").unwrap();
+    // Other processes have sessions with the same server, for other domains.
+    let (sender, _) = line.split_once("]: ").unwrap();
+    let (_, process) = sender.rsplit_once(' ').unwrap();
+    let is_of_process = |session: &&String| session.contains(&format!("{process}]: "));
+    let established = format!("established to {relay}: ");
     let session = sessions
         .iter()
         .rev()
-        .find(|session| session.contains(&format!("established to {relay}: ")));
+        .filter(is_of_process)
+        .find(|session| session.contains(&established));
     match session {
         Some(session) if session.contains(": Verified TLS") => Decision::Verified,
         Some(_) => Decision::Encrypted,

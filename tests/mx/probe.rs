@@ -59,10 +59,8 @@ async fn a_server_must_meet_what_its_domain_publishes() {
     server.shutdown().await;
 
     let server = lab()
-        .server(230, "other.probe.example")
-        .start()
-        .await
-        .unwrap();
+        .start_again(|| lab().server(230, "other.probe.example"))
+        .await;
     let report = inspect().await;
     mentions(&report.changes, "does not match its TLSA records");
     let by_dane = |report: &DomainReport| {
@@ -73,10 +71,8 @@ async fn a_server_must_meet_what_its_domain_publishes() {
     server.shutdown().await;
 
     let server = lab()
-        .server(230, "mx.good.probe.example")
-        .start()
-        .await
-        .unwrap();
+        .start_again(|| lab().server(230, "mx.good.probe.example"))
+        .await;
     let report = inspect().await;
     assert!(report.is_fine(), "{report}");
     assert!(matches!(report.mx, Answer::Secure(_)));
@@ -406,8 +402,8 @@ async fn servers_must_meet_the_policy() {
     server.shutdown().await;
 
     // A certificate that the policy does not allow.
-    let server = lab().server(235, &format!("{own}:self-signed"));
-    let _server = server.start().await.unwrap();
+    let certificate = format!("{own}:self-signed");
+    let _server = lab().start_again(|| lab().server(235, &certificate)).await;
     for (mode, words) in [
         ("enforce", "does not meet the policy of MTA-STS: "),
         (
