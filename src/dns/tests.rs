@@ -18,6 +18,8 @@ use super::*;
 mod hostile;
 mod signed;
 
+use hostile::{Sent, Stream, framed, start};
+
 /// What a resolver makes of a question. `None` for silence.
 type Answers = fn(&Message<Vec<u8>>) -> Option<Vec<u8>>;
 
@@ -33,38 +35,20 @@ async fn bind() -> (TcpListener, UdpSocket, SocketAddr) {
     }
 }
 
-/// A resolver on the loopback interface, and how many questions it has had.
+/// A resolver on the loopback interface, and how many questions it has had by UDP.
 async fn serve(
     udp: impl Fn(&Message<Vec<u8>>) -> Option<Vec<u8>> + Send + 'static,
     tcp: impl Fn(&Message<Vec<u8>>) -> Option<Vec<u8>> + Send + 'static,
 ) -> (SocketAddr, Arc<AtomicUsize>) {
-    let (listener, socket, address) = bind().await;
-    let count = Arc::new(AtomicUsize::new(0));
-    let counter = count.clone();
-    tokio::spawn(async move {
-        let mut buffer = vec![0; 4096];
-        loop {
-            let (length, client) = socket.recv_from(&mut buffer).await.unwrap();
-            counter.fetch_add(1, Ordering::SeqCst);
-            let question = Message::from_octets(buffer[..length].to_vec()).unwrap();
-            if let Some(answer) = udp(&question) {
-                socket.send_to(&answer, client).await.unwrap();
-            }
-        }
-    });
-    tokio::spawn(async move {
-        loop {
-            let (mut stream, _) = listener.accept().await.unwrap();
-            let mut question = vec![0; stream.read_u16().await.unwrap().into()];
-            stream.read_exact(&mut question).await.unwrap();
-            let question = Message::from_octets(question).unwrap();
-            if let Some(answer) = tcp(&question) {
-                stream.write_u16(answer.len() as u16).await.unwrap();
-                stream.write_all(&answer).await.unwrap();
-            }
-        }
-    });
-    (address, count)
+    let by_tcp = move |question: &_| match tcp(question) {
+        Some(answer) => Stream::Send(framed(answer)),
+        None => Stream::Close,
+    };
+    start(
+        move |question| udp(question).into_iter().map(Sent::Here).collect(),
+        by_tcp,
+    )
+    .await
 }
 
 fn name(text: &str) -> DomainName {

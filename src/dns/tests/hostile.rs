@@ -15,7 +15,7 @@ const RECORD: usize = QUESTION + NAME + 4;
 /// The length of a.example.
 const NAME: usize = 11;
 
-enum Sent {
+pub(super) enum Sent {
     Here(Vec<u8>),
     /// From another port.
     OtherPort(Vec<u8>),
@@ -28,7 +28,7 @@ enum Sent {
 use Sent::{Here, Later, OtherAddress, OtherPort};
 
 /// What a server does with a connection after the question.
-enum Stream {
+pub(super) enum Stream {
     Close,
     /// Sends these bytes, and closes.
     Send(Vec<u8>),
@@ -36,7 +36,7 @@ enum Stream {
 }
 
 /// Starts a server; the number is that of the questions by UDP.
-async fn start(
+pub(super) async fn start(
     udp: impl Fn(&Question) -> Vec<Sent> + Send + 'static,
     tcp: impl Fn(&Question) -> Stream + Send + 'static,
 ) -> (SocketAddr, Arc<AtomicUsize>) {
@@ -152,7 +152,7 @@ fn truncated(question: &Question) -> Vec<Sent> {
     vec![Here(changed(forged(question), |message| message[2] |= 2))]
 }
 
-fn framed(message: Vec<u8>) -> Vec<u8> {
+pub(super) fn framed(message: Vec<u8>) -> Vec<u8> {
     let length = u16::try_from(message.len()).unwrap();
     [&length.to_be_bytes()[..], &message].concat()
 }
