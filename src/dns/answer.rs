@@ -117,6 +117,23 @@ pub struct Addresses {
 }
 
 #[cfg(test)]
+impl MxRecords {
+    /// Those of example.org, by preference and host; the host of a null MX is `.`.
+    pub(crate) fn example(exchanges: &[(u16, &str)]) -> Self {
+        let name = |text| DomainName::new(text).unwrap();
+        let exchanges = exchanges.iter().map(|(preference, host)| Mx {
+            preference: *preference,
+            host: (*host != ".").then(|| name(host)),
+        });
+        MxRecords {
+            name: name("example.org"),
+            aliases: Vec::new(),
+            exchanges: exchanges.collect(),
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::dns::LookupErrorKind;

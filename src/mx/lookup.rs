@@ -173,23 +173,11 @@ mod tests {
     use std::error::Error as _;
 
     use super::*;
-    use crate::dns::{LookupError, LookupErrorKind, Mx};
+    use crate::dns::{LookupError, LookupErrorKind};
     use crate::mx::problem::problem_of;
 
     fn name(text: &str) -> DomainName {
         text.parse().unwrap()
-    }
-
-    fn records(exchanges: &[(u16, &str)]) -> MxRecords {
-        let exchanges = exchanges.iter().map(|(preference, host)| Mx {
-            preference: *preference,
-            host: (*host != ".").then(|| name(host)),
-        });
-        MxRecords {
-            name: name("example.org"),
-            aliases: Vec::new(),
-            exchanges: exchanges.collect(),
-        }
     }
 
     fn hosts_of(answer: Answer<MxRecords>, own: &[&str]) -> Result<Hosts> {
@@ -229,13 +217,17 @@ mod tests {
     #[test]
     fn each_answer_about_a_domain_has_its_meaning() {
         let found = hosts_of(
-            Answer::Secure(records(&[(20, "b.test"), (10, "a.test")])),
+            Answer::Secure(MxRecords::example(&[(20, "b.test"), (10, "a.test")])),
             &[],
         );
         let found = found.unwrap();
         assert!(found.is_secure);
         assert_eq!(texts(&found), ["a.test", "b.test"]);
-        let found = hosts_of(Answer::Insecure(Ok(records(&[(10, "a.test")]))), &[]).unwrap();
+        let found = hosts_of(
+            Answer::Insecure(Ok(MxRecords::example(&[(10, "a.test")]))),
+            &[],
+        )
+        .unwrap();
         assert!(!found.is_secure);
         // Without MX records, the domain is its own host.
         for (answer, is_secure) in [
@@ -247,11 +239,22 @@ mod tests {
             assert_eq!(found.is_secure, is_secure);
         }
         // A null MX beside others says nothing (RFC 7505, 3).
-        let found = hosts_of(Answer::Secure(records(&[(0, "."), (10, "a.test")])), &[]);
+        let found = hosts_of(
+            Answer::Secure(MxRecords::example(&[(0, "."), (10, "a.test")])),
+            &[],
+        );
         assert_eq!(texts(&found.unwrap()), ["a.test"]);
         for (answer, own, problem) in [
-            (Answer::Secure(records(&[(0, ".")])), "", MxProblem::NullMx),
-            (Answer::Secure(records(&[])), "", MxProblem::NoValidHost),
+            (
+                Answer::Secure(MxRecords::example(&[(0, ".")])),
+                "",
+                MxProblem::NullMx,
+            ),
+            (
+                Answer::Secure(MxRecords::example(&[])),
+                "",
+                MxProblem::NoValidHost,
+            ),
             (
                 Answer::SecureAbsence(Absence::NoSuchName),
                 "",
@@ -263,7 +266,7 @@ mod tests {
                 MxProblem::NoSuchDomain,
             ),
             (
-                Answer::Secure(records(&[(10, "a.test"), (20, "b.test")])),
+                Answer::Secure(MxRecords::example(&[(10, "a.test"), (20, "b.test")])),
                 "a.test",
                 MxProblem::OwnHost,
             ),
@@ -337,7 +340,7 @@ mod tests {
 
     #[test]
     fn the_names_of_the_domain_are_those_that_its_aliases_lead_through() {
-        let mut aliased = records(&[(10, "a.test")]);
+        let mut aliased = MxRecords::example(&[(10, "a.test")]);
         aliased.aliases = vec![name("example.org"), name("alias.test")];
         aliased.name = name("real.test");
         let found = hosts_of(Answer::Secure(aliased), &[]).unwrap();

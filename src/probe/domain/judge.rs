@@ -398,23 +398,11 @@ fn lacks_route(error: &Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mx::{Addresses, DomainName, Mx, problem};
+    use crate::mx::{Addresses, DomainName, problem};
     use crate::{ErrorKind, Result};
 
     fn name(text: &str) -> DomainName {
         text.parse().unwrap()
-    }
-
-    fn records(exchanges: &[(u16, &str)]) -> MxRecords {
-        let exchanges = exchanges.iter().map(|(preference, host)| Mx {
-            preference: *preference,
-            host: (*host != ".").then(|| name(host)),
-        });
-        MxRecords {
-            name: name("example.org"),
-            aliases: Vec::new(),
-            exchanges: exchanges.collect(),
-        }
     }
 
     /// A server at these addresses, with the result of each session in plaintext.
@@ -453,7 +441,7 @@ mod tests {
     ) -> DomainReport {
         let mut report = DomainReport {
             domain: name("example.org"),
-            mx: Answer::Insecure(Ok(records(exchanges))),
+            mx: Answer::Insecure(Ok(MxRecords::example(exchanges))),
             problem,
             servers,
             mta_sts: Published::Absent,
