@@ -112,9 +112,17 @@ impl Engine for Sqlite {
 
     fn classify(code: &str, message: String) -> StoreError {
         // The primary result code is the lowest byte: https://sqlite.org/rescode.html
-        match code.parse::<u32>().unwrap_or_default() & 0xff {
-            5 | 6 => StoreError::Conflict(message),
-            13 => StoreError::Unusable(format!("{message}: make room on its disk")),
+        let code: u32 = code.parse().unwrap_or_default();
+        match (code & 0xff, code) {
+            (5 | 6, _) => StoreError::Conflict(message),
+            (13, _) => StoreError::Unusable(format!("{message}: make room on its disk")),
+            // SQLITE_IOERR_SHMSIZE: no room for the index of its log.
+            (10, 4874) => {
+                StoreError::Unusable(format!("{message}: the disk is full: make room on it"))
+            }
+            (10, _) => StoreError::Unusable(format!(
+                "{message} (code {code} of SQLite): its disk may be full or faulty"
+            )),
             _ => StoreError::Unusable(message),
         }
     }
