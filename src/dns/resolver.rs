@@ -1,5 +1,6 @@
 //! Lookups: what is asked, validated here, and kept for as long as the answer says.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::panic::AssertUnwindSafe;
@@ -11,7 +12,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, join};
 use tokio::time::{Instant, timeout};
 
-use super::cache::Cache;
+use super::cache::{Found, Lookups};
 use super::reply::{Data, Reply, absolute};
 use super::system;
 use super::transport::Upstream;
@@ -26,6 +27,12 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(15);
 /// lives: one that has expired since, or was not yet valid by a clock that was wrong, is to be
 /// judged anew.
 const VALIDATOR_LIFETIME: Duration = Duration::from_secs(60);
+/// The maximum number of validators, which differ by the zones that were added to their anchors.
+const MAX_VALIDATORS: usize = 16;
+/// How long a failure is kept, so that a name that fails is not asked for by each message (RFC
+/// 9520, 3.2: at least 1 s, and at most 5 minutes). It is short, as a failure may be of the network
+/// alone.
+const FAILURE_TTL: Duration = Duration::from_secs(5);
 
 /// Looks up what a sender of mail needs, and validates it by DNSSEC (RFC 4035). Cheap to clone; the
 /// clones share their cache.
@@ -37,7 +44,10 @@ const VALIDATOR_LIFETIME: Duration = Duration::from_secs(60);
 /// in a signed zone [fails](Answer::Failed).
 ///
 /// Answers are kept in memory for as long as their TTL says, at most a day, and together at most
-/// 4 MiB of them; failures are not kept.
+/// 4 MiB of them. Failures of the servers and of validation are kept for 5 seconds (RFC 9520); that
+/// a lookup took longer than the [time-out](Self::timeout) is not kept. Equal lookups at the same
+/// time are one.
+///
 /// Signatures by RSA, ECDSA (P-256 and P-384) and Ed25519 are verified; a zone with others only is
 /// [insecure](Answer::Insecure).
 ///
@@ -59,7 +69,8 @@ const VALIDATOR_LIFETIME: Duration = Duration::from_secs(60);
 ///
 /// # Cancel safety
 ///
-/// A lookup that is dropped leaves nothing behind.
+/// A lookup that is dropped leaves nothing behind. If others wait for the same answer, one of them
+/// starts anew.
 #[derive(Clone)]
 pub struct Resolver {
     upstream: Upstream,
@@ -69,9 +80,9 @@ pub struct Resolver {
 
 struct Shared {
     anchors: Anchors,
-    /// The validator, and since when it is used.
-    validator: Mutex<Option<(Instant, Arc<Validator>)>>,
-    cache: Mutex<Cache<(DomainName, Rtype), Validated>>,
+    /// The validators by the records of their anchors, and since when each is used.
+    validators: Mutex<HashMap<String, (Instant, Arc<Validator>)>>,
+    lookups: Lookups<(DomainName, Rtype), Result<Validated, Refusal>>,
 }
 
 /// What an answer says, and whether DNSSEC proves it.
@@ -293,27 +304,30 @@ impl Resolver {
     /// Looks up and validates, or takes the answer from the cache.
     async fn look_up(&self, name: &DomainName, record_type: Rtype) -> Result<Validated, Refusal> {
         let key = (name.clone(), record_type);
-        let cache = || {
-            self.shared
-                .cache
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
+        let lookups = &self.shared.lookups;
+        let looking_up = lookups.get_or_look_up(key, || self.ask(name, record_type));
+        let answer = timeout(self.timeout, looking_up).await;
+        answer.unwrap_or_else(|_| Err((LookupErrorKind::TimedOut, String::new())))
+    }
+
+    async fn ask(
+        &self,
+        name: &DomainName,
+        record_type: Rtype,
+    ) -> Found<Result<Validated, Refusal>> {
+        let asking = AssertUnwindSafe(self.ask_and_validate(name, record_type)).catch_unwind();
+        // A record that the validator does not expect must not end the program.
+        let panicked = |_| Err((LookupErrorKind::Malformed, String::new()));
+        let value = asking.await.unwrap_or_else(panicked);
+        let (size, ttl) = match &value {
+            Ok(answer) => (answer.reply.size(), answer.reply.ttl),
+            Err((_, detail)) => (detail.len(), FAILURE_TTL),
         };
-        if let Some(answer) = cache().get(&key, Instant::now()) {
-            return Ok(answer);
+        Found {
+            size: key_size(name) + size,
+            value,
+            ttl,
         }
-        let lookup = AssertUnwindSafe(self.ask_and_validate(name, record_type)).catch_unwind();
-        let answer = match timeout(self.timeout, lookup).await {
-            Ok(Ok(answer)) => answer?,
-            // A record that the validator does not expect must not end the program.
-            Ok(Err(_)) => return Err((LookupErrorKind::Malformed, String::new())),
-            Err(_) => return Err((LookupErrorKind::TimedOut, String::new())),
-        };
-        let now = Instant::now();
-        let size = key_size(name) + answer.reply.size();
-        let expires = now + answer.reply.ttl;
-        cache().insert(key, answer.clone(), size, now, expires);
-        Ok(answer)
     }
 
     /// [`look_up`](Self::look_up) for a lookup by which another one is judged.
@@ -355,7 +369,9 @@ impl Resolver {
             Rtype::DS => parent.iter().collect(),
             _ => reply.names(),
         };
-        let mut validator = self.shared.validator(&self.upstream);
+        let mut validator = self
+            .shared
+            .validator(self.shared.anchors.clone(), &self.upstream);
         let mut is_renewed = false;
         let is_secure = loop {
             match validator.validate(&mut message, &reply.name).await {
@@ -383,7 +399,7 @@ impl Resolver {
             if !is_added {
                 break false;
             }
-            validator = Arc::new(Validator::new(anchors, &self.upstream));
+            validator = self.shared.validator(anchors, &self.upstream);
         };
         // Without signatures, the validator takes the answer for one of the zone itself, which it
         // may not follow.
@@ -406,25 +422,34 @@ impl Shared {
     fn new(anchors: Anchors) -> Arc<Self> {
         Arc::new(Shared {
             anchors,
-            validator: Mutex::new(None),
-            cache: Mutex::new(Cache::new()),
+            validators: Mutex::default(),
+            lookups: Lookups::new(),
         })
     }
 
-    /// The validator of now.
-    fn validator(&self, upstream: &Upstream) -> Arc<Validator> {
-        let mut current = self
-            .validator
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+    /// The validator of now with these anchors: those of the resolver, and zones that were added to
+    /// them.
+    fn validator(&self, anchors: Anchors, upstream: &Upstream) -> Arc<Validator> {
+        let validators = self.validators.lock();
+        let mut validators = validators.unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
-        if let Some((since, validator)) = &*current
-            && now - *since < VALIDATOR_LIFETIME
-        {
+        validators.retain(|_, (since, _)| now - *since < VALIDATOR_LIFETIME);
+        let records = anchors.records();
+        if let Some((_, validator)) = validators.get(records) {
             return validator.clone();
         }
-        let validator = Arc::new(Validator::new(self.anchors.clone(), upstream));
-        *current = Some((now, validator.clone()));
+        if validators.len() >= MAX_VALIDATORS {
+            let added = validators
+                .iter()
+                .filter(|(records, _)| *records != self.anchors.records());
+            let oldest = added.min_by_key(|(_, (since, _))| *since);
+            if let Some(oldest) = oldest.map(|(records, _)| records.clone()) {
+                validators.remove(&oldest);
+            }
+        }
+        let records = records.to_owned();
+        let validator = Arc::new(Validator::new(anchors, upstream));
+        validators.insert(records, (now, validator.clone()));
         validator
     }
 }

@@ -329,8 +329,15 @@ async fn failures_name_the_resolvers() {
     }
 }
 
+/// Moves the clock of what is kept, and no time-out of a lookup.
+async fn later(time: Duration) {
+    tokio::time::pause();
+    tokio::time::advance(time).await;
+    tokio::time::resume();
+}
+
 #[tokio::test]
-async fn answers_are_kept_and_failures_are_not() {
+async fn answers_are_kept_and_failures_for_a_moment() {
     let (server, count) = serve(address, silence).await;
     let resolver = unsigned(server);
     for _ in 0..3 {
@@ -342,10 +349,51 @@ async fn answers_are_kept_and_failures_are_not() {
 
     let (server, count) = serve(|q| code(q, Rcode::SERVFAIL), silence).await;
     let resolver = unsigned(server);
-    for _ in 0..3 {
-        failure(resolver.mx(&name("mail.example"))).await;
+    for number in 1..3 {
+        let mut texts = Vec::new();
+        for _ in 0..3 {
+            let Answer::Failed(error) = resolver.mx(&name("mail.example")).await else {
+                panic!("an answer");
+            };
+            texts.push(error.to_string());
+        }
+        assert!(texts.iter().all(|text| *text == texts[0]), "{texts:?}");
+        assert_eq!(count.load(Ordering::SeqCst), number);
+        later(Duration::from_secs(5)).await;
     }
-    assert_eq!(count.load(Ordering::SeqCst), 3);
+    // Of another name or type, nothing is known.
+    failure(resolver.txt(&name("mail.example"))).await;
+    failure(resolver.mx(&name("other.example"))).await;
+    assert_eq!(count.load(Ordering::SeqCst), 4);
+}
+
+/// The time-out is of the call, and says nothing about the name.
+#[tokio::test]
+async fn a_time_out_is_not_kept() {
+    let asked = AtomicUsize::new(0);
+    let second = move |question: &_| match asked.fetch_add(1, Ordering::SeqCst) {
+        0 => None,
+        _ => address(question),
+    };
+    let (server, _) = serve(second, silence).await;
+    let resolver = unsigned(server);
+    let impatient = resolver.clone().timeout(Duration::from_millis(50));
+    let host = name("mail.example");
+    let kind = failure(impatient.mx(&host)).await;
+    assert_eq!(kind, LookupErrorKind::TimedOut);
+    let absence = resolver.mx(&host).await.absence();
+    assert_eq!(absence, Some(Absence::NoRecords));
+}
+
+#[tokio::test]
+async fn equal_lookups_at_the_same_time_are_one() {
+    let (server, count) = serve(address, silence).await;
+    let resolver = unsigned(server);
+    let host = name("mail.example");
+    let answers = futures_util::future::join_all((0..20).map(|_| resolver.addresses(&host))).await;
+    assert!(answers.iter().all(|answer| answer.records().is_some()));
+    // A and AAAA.
+    assert_eq!(count.load(Ordering::SeqCst), 2);
 }
 
 /// A forged signature of a zone that is not signed makes no answer of another zone insecure.

@@ -72,6 +72,11 @@ impl Anchors {
         })
     }
 
+    /// The records in the form of a zone file.
+    pub(super) fn records(&self) -> &str {
+        &self.records
+    }
+
     /// Whether the root has one.
     pub(super) fn are_of_root(&self) -> bool {
         self.zones.iter().any(Name::is_root)
@@ -170,7 +175,10 @@ impl Validator {
             names.iter().any(|name| is_within(name, zone))
                 && !self.anchors.zones.contains(&absolute(zone))
         });
-        zones.cloned().collect()
+        let mut zones: Vec<DomainName> = zones.cloned().collect();
+        // In one order, by which the validator with these zones is found again.
+        zones.sort_unstable();
+        zones
     }
 
     /// Whether the keys of a zone may count as bogus only because a lookup of them was lost, be it

@@ -440,8 +440,38 @@ async fn keys_that_were_lost_once_are_looked_up_again() {
         let resolver = Resolver::new(server).anchors(&anchor).unwrap();
         let kind = failure(resolver.mx(&name("p256"))).await;
         assert_eq!(kind, LookupErrorKind::ServerFailure, "{place}");
+        later(Duration::from_secs(5)).await;
         let answer = resolver.mx(&name("p256")).await;
         assert!(matches!(answer, Answer::Secure(_)), "{place}: {answer:?}");
+    }
+}
+
+/// The keys of a zone are remembered for a while, whatever its algorithm is.
+#[tokio::test]
+async fn keys_are_looked_up_once_for_many_names() {
+    for (domain, host) in [("p256", "mx.p256"), ("ed", "mx.ed"), ("ed.ed", "mx.ed.ed")] {
+        let world = Arc::new(world());
+        let (anchor, zone) = (world.anchor(), wire(&format!("{domain}.")));
+        let lookups = Arc::new(AtomicUsize::new(0));
+        let counted = lookups.clone();
+        let answers = move |question: &Message<Vec<u8>>| {
+            let asked = question.sole_question().unwrap();
+            if asked.qtype() == Rtype::DNSKEY && asked.qname().to_name::<Vec<u8>>() == zone {
+                counted.fetch_add(1, Ordering::SeqCst);
+            }
+            compose(question, world.answer(question))
+        };
+        let (server, _) = serve(answers, silence).await;
+        let resolver = Resolver::new(server).anchors(&anchor).unwrap();
+        for _ in 0..2 {
+            assert!(resolver.mx(&name(domain)).await.is_secure(), "{domain}");
+            assert!(resolver.addresses(&name(host)).await.is_secure(), "{host}");
+            assert!(resolver.tlsa(&name(host), 25).await.is_secure(), "{host}");
+        }
+        assert_eq!(lookups.load(Ordering::SeqCst), 1, "{domain}");
+        later(Duration::from_secs(61)).await;
+        assert!(resolver.txt(&name(domain)).await.is_secure(), "{domain}");
+        assert_eq!(lookups.load(Ordering::SeqCst), 2, "{domain}");
     }
 }
 
@@ -765,9 +795,7 @@ async fn signatures_are_judged_by_the_time_of_now() {
         assert_eq!(kind, LookupErrorKind::Bogus);
     }
     clock_shows(change).await;
-    tokio::time::pause();
-    tokio::time::advance(Duration::from_secs(61)).await;
-    tokio::time::resume();
+    later(Duration::from_secs(61)).await;
     for domain in ["p256", "ed"] {
         let kind = failure(expires.mx(&name(domain))).await;
         assert_eq!(kind, LookupErrorKind::Bogus);
