@@ -66,6 +66,12 @@ impl DomainName {
         Ok(DomainName(ascii.to_ascii_lowercase().into()))
     }
 
+    /// Whether it is `localhost`, or a name below it, which are this machine (RFC 6761, 6.3).
+    pub(crate) fn is_localhost(&self) -> bool {
+        let above = self.0.strip_suffix("localhost");
+        above.is_some_and(|above| above.is_empty() || above.ends_with('.'))
+    }
+
     /// Returns the name: A-labels, in lower case, without the final dot.
     pub fn as_str(&self) -> &str {
         &self.0

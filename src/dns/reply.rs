@@ -1,6 +1,7 @@
 //! What an answer says about the name that was asked for: records, or that there are none, at the
 //! end of its CNAMEs.
 
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use domain::base::iana::{Class, OptRcode};
@@ -65,6 +66,22 @@ impl Reply {
         });
         let records: usize = records.sum();
         size_of::<Self>() + names + records
+    }
+
+    /// What is said of `localhost` and the names below it (RFC 6761, 6.3).
+    pub(super) fn of_localhost(name: &DomainName, record_type: Rtype) -> Self {
+        let records = match record_type {
+            Rtype::A => Ok(Ipv4Addr::LOCALHOST.octets().to_vec()),
+            Rtype::AAAA => Ok(Ipv6Addr::LOCALHOST.octets().to_vec()),
+            _ => Err(Absence::NoRecords),
+        };
+        Reply {
+            name: name.clone(),
+            aliases: Vec::new(),
+            first_alias: None,
+            records: records.map(|octets| vec![Data::Octets(octets)]),
+            ttl: Duration::ZERO,
+        }
     }
 
     /// Reads an answer with the code NOERROR or NXDOMAIN.

@@ -48,6 +48,9 @@ const FAILURE_TTL: Duration = Duration::from_secs(5);
 /// a lookup took longer than the [time-out](Self::timeout) is not kept. Equal lookups at the same
 /// time are one.
 ///
+/// `localhost` and the names below it are not asked for: they have the addresses of the loopback
+/// interface, and no other records (RFC 6761, 6.3).
+///
 /// Signatures by RSA, ECDSA (P-256 and P-384) and Ed25519 are verified; a zone with others only is
 /// [insecure](Answer::Insecure).
 ///
@@ -303,6 +306,12 @@ impl Resolver {
 
     /// Looks up and validates, or takes the answer from the cache.
     async fn look_up(&self, name: &DomainName, record_type: Rtype) -> Result<Validated, Refusal> {
+        if name.is_localhost() {
+            return Ok(Validated {
+                reply: Arc::new(Reply::of_localhost(name, record_type)),
+                is_secure: false,
+            });
+        }
         let key = (name.clone(), record_type);
         let lookups = &self.shared.lookups;
         let looking_up = lookups.get_or_look_up(key, || self.ask(name, record_type));

@@ -396,6 +396,32 @@ async fn equal_lookups_at_the_same_time_are_one() {
     assert_eq!(count.load(Ordering::SeqCst), 2);
 }
 
+/// RFC 6761, 6.3.
+#[tokio::test]
+async fn localhost_is_not_asked_for() {
+    let (server, count) = serve(address, silence).await;
+    // Below the anchor of the root, nothing is signed by this resolver.
+    let resolver = Resolver::new(server);
+    for host in ["localhost", "LOCALHOST.", "mail.localhost"] {
+        let host = name(host);
+        let Answer::Insecure(Ok(found)) = resolver.addresses(&host).await else {
+            panic!("{host}");
+        };
+        assert!(found.addresses.iter().all(std::net::IpAddr::is_loopback));
+        assert_eq!((found.addresses.len(), found.name), (2, host.clone()));
+        for absence in [
+            resolver.mx(&host).await.absence(),
+            resolver.tlsa(&host, 25).await.absence(),
+            resolver.txt(&host).await.absence(),
+        ] {
+            assert_eq!(absence, Some(Absence::NoRecords));
+        }
+    }
+    assert_eq!(count.load(Ordering::SeqCst), 0);
+    let kind = failure(resolver.mx(&name("notlocalhost"))).await;
+    assert_eq!(kind, LookupErrorKind::Bogus);
+}
+
 /// A forged signature of a zone that is not signed makes no answer of another zone insecure.
 #[tokio::test]
 async fn a_signature_of_another_zone_is_bogus() {

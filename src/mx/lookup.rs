@@ -124,6 +124,12 @@ pub(crate) fn hosts(
     if exchanges.is_empty() {
         return Err(problem(MxProblem::NullMx, domain, ""));
     }
+    // On any machine, it would be that machine (RFC 6761, 6.3).
+    let is_elsewhere = |(_, host): &(u16, DomainName)| !host.is_localhost();
+    let exchanges: Vec<_> = exchanges.into_iter().filter(is_elsewhere).collect();
+    if exchanges.is_empty() {
+        return Err(problem(MxProblem::NoValidHost, domain, ""));
+    }
     let names = route::order(exchanges, own, seed);
     if names.is_empty() {
         return Err(problem(MxProblem::OwnHost, domain, ""));
@@ -244,6 +250,10 @@ mod tests {
             &[],
         );
         assert_eq!(texts(&found.unwrap()), ["a.test"]);
+        // Nor does one that names the machine that reads it.
+        let records = MxRecords::example(&[(0, "localhost"), (10, "a.test")]);
+        let found = hosts_of(Answer::Secure(records), &[]);
+        assert_eq!(texts(&found.unwrap()), ["a.test"]);
         for (answer, own, problem) in [
             (
                 Answer::Secure(MxRecords::example(&[(0, ".")])),
@@ -252,6 +262,11 @@ mod tests {
             ),
             (
                 Answer::Secure(MxRecords::example(&[])),
+                "",
+                MxProblem::NoValidHost,
+            ),
+            (
+                Answer::Secure(MxRecords::example(&[(10, "localhost")])),
                 "",
                 MxProblem::NoValidHost,
             ),

@@ -27,7 +27,7 @@ pub enum MxProblem {
     NoSuchDomain,
     /// The domain accepts no mail, which it says by a null MX (RFC 7505).
     NullMx,
-    /// The domain has MX records, and none of them has the name of a host.
+    /// The domain has MX records, and none of them has the name of a host other than `localhost`.
     NoValidHost,
     /// The domain's best server is this machine, by
     /// [`MxClient::own_names`](super::MxClient::own_names).

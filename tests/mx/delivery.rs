@@ -534,3 +534,26 @@ async fn a_dropped_call_tries_no_further_server() {
     let receipt = send(&client, &recipients).await;
     assert_eq!(summary(&receipt), [(Some("dropped1"), true)]);
 }
+
+/// RFC 6761, 6.3: the DNS is not asked, so that a resolver that does not answer is enough.
+#[tokio::test]
+async fn localhost_is_this_machine() {
+    let server = Server::builder().plaintext().start().await.unwrap();
+    let silent = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    silent.set_nonblocking(true).unwrap();
+    let client = MxClient::new(Resolver::new(silent.local_addr().unwrap()))
+        .mta_sts(false)
+        .port(server.port());
+    for domain in ["localhost", "mail.localhost"] {
+        let to = format!("root@{domain}");
+        let receipt = send(&client, &[&to]).await;
+        let recipient = receipt.recipients().next().unwrap();
+        assert!(recipient.recipient.outcome.is_accepted(), "{receipt:?}");
+        assert_eq!(recipient.via.unwrap().host, domain);
+        // Recipients are often user input.
+        let receipt = send(&client.clone().public_only(true), &[&to]).await;
+        assert_eq!(problem(&receipt), MxProblem::AddressRefused);
+    }
+    assert_eq!(server.messages().len(), 2);
+    assert!(silent.recv_from(&mut [0; 512]).is_err());
+}
