@@ -14,6 +14,8 @@ pub struct LookupError {
     record_type: &'static str,
     kind: LookupErrorKind,
     detail: String,
+    /// Whether other anchors than those of the root were given.
+    has_own_anchors: bool,
 }
 
 /// Why a lookup failed.
@@ -53,7 +55,13 @@ impl LookupError {
             record_type,
             kind,
             detail: printable(detail.into()),
+            has_own_anchors: false,
         }
+    }
+
+    pub(super) fn with_own_anchors(mut self, yes: bool) -> Self {
+        self.has_own_anchors = yes;
+        self
     }
 
     /// Returns the name that was looked up.
@@ -91,6 +99,12 @@ impl LookupError {
     /// Returns what to do about it.
     pub fn hint(&self) -> &'static str {
         match self.kind {
+            LookupErrorKind::Bogus if self.has_own_anchors => {
+                "the domain's DNSSEC signatures are broken, or its answers are forged on the way: \
+                 try later, and tell the domain's postmaster; if every domain fails, check the \
+                 trust anchors of DNSSEC that were given, which may be old or of another zone, \
+                 this machine's clock, and that the resolver passes DNSSEC records on"
+            }
             LookupErrorKind::Bogus => {
                 "the domain's DNSSEC signatures are broken, or its answers are forged on the way: \
                  try later, and tell the domain's postmaster; if every domain fails, check this \
@@ -142,6 +156,7 @@ impl fmt::Display for LookupError {
             record_type,
             kind,
             detail,
+            ..
         } = self;
         write!(f, "looking up {record_type} of {name}: {kind}")?;
         match detail.as_str() {

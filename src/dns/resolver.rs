@@ -301,7 +301,8 @@ impl Resolver {
             let separator = if detail.is_empty() { "" } else { "; asked: " };
             detail = format!("{detail}{separator}{}", servers.join(", "));
         }
-        LookupError::new(name.clone(), record_type, kind, detail)
+        let error = LookupError::new(name.clone(), record_type, kind, detail);
+        error.with_own_anchors(!self.shared.anchors.are_default())
     }
 
     /// Looks up and validates, or takes the answer from the cache.

@@ -422,6 +422,24 @@ async fn localhost_is_not_asked_for() {
     assert_eq!(kind, LookupErrorKind::Bogus);
 }
 
+/// Where the anchors may be wrong, the advice begins with them.
+#[tokio::test]
+async fn the_hint_about_forged_answers_names_anchors_that_were_given() {
+    let (server, _) = serve(address, silence).await;
+    let own = ". IN DS 1 13 2 E06D44B80B8F1D39A95C0B0D7C65D08458E880409BBC683457104237C7F8EC8D";
+    for (resolver, is_named) in [
+        (Resolver::new(server), false),
+        (Resolver::new(server).anchors(own).unwrap(), true),
+    ] {
+        let Answer::Failed(error) = resolver.mx(&name("mail.example")).await else {
+            panic!("an answer");
+        };
+        assert_eq!(error.kind(), LookupErrorKind::Bogus);
+        let hint = error.hint();
+        assert_eq!(hint.contains("check the trust anchors"), is_named, "{hint}");
+    }
+}
+
 /// A forged signature of a zone that is not signed makes no answer of another zone insecure.
 #[tokio::test]
 async fn a_signature_of_another_zone_is_bogus() {

@@ -72,6 +72,11 @@ impl Anchors {
         })
     }
 
+    /// Whether they are those of the root, as IANA publishes them.
+    pub(super) fn are_default(&self) -> bool {
+        self.records == ROOT_ANCHORS
+    }
+
     /// The records in the form of a zone file.
     pub(super) fn records(&self) -> &str {
         &self.records
