@@ -19,7 +19,7 @@ use crate::commands::change;
 use crate::failure::Failure;
 use crate::job::{self, Job, is_id, rfc3339};
 use crate::store::Store;
-use crate::worker::{Obstacle, Tally};
+use crate::worker::{PauseReason, Totals};
 
 /// The number of jobs of each state on the page.
 const PAGE: usize = 100;
@@ -29,8 +29,8 @@ const HEALTH: Duration = Duration::from_secs(5);
 /// What the requests need.
 struct Shared {
     store: Store,
-    tally: Arc<Tally>,
-    obstacle: Obstacle,
+    totals: Arc<Totals>,
+    pause_reason: PauseReason,
     address: SocketAddr,
     /// Without it, no request changes a job.
     token: String,
@@ -44,8 +44,8 @@ struct Shared {
 pub async fn start(
     address: &str,
     store: Store,
-    tally: Arc<Tally>,
-    obstacle: Obstacle,
+    totals: Arc<Totals>,
+    pause_reason: PauseReason,
 ) -> Result<impl Future<Output = ()> + Send + 'static, Failure> {
     let address: SocketAddr = address.parse().map_err(|_| {
         Failure::request("--listen takes an IP address and a port")
@@ -60,8 +60,8 @@ pub async fn start(
         .map_err(|error| Failure::new(71, format!("no random numbers: {error}")))?;
     let shared = Arc::new(Shared {
         store,
-        tally,
-        obstacle,
+        totals,
+        pause_reason,
         address,
         token: token.iter().map(|byte| format!("{byte:02x}")).collect(),
     });
@@ -175,16 +175,16 @@ async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
     }
     text += "# HELP outbox_ended_total Jobs that ended in this process.\n\
              # TYPE outbox_ended_total counter\n";
-    let tally = &shared.tally;
+    let totals = &shared.totals;
     for (state, number) in [
-        ("sent", &tally.sent),
-        ("failed", &tally.failed),
-        ("unknown", &tally.unknown),
+        ("sent", &totals.sent),
+        ("failed", &totals.failed),
+        ("unknown", &totals.unknown),
     ] {
         let number = number.load(Ordering::Relaxed);
         text += &format!("outbox_ended_total{{state=\"{state}\"}} {number}\n");
     }
-    let paused = u8::from(shared.obstacle.get().is_some());
+    let paused = u8::from(shared.pause_reason.get().is_some());
     text += &format!(
         "# HELP outbox_paused Whether the worker pauses, as no session can be had.\n\
          # TYPE outbox_paused gauge\noutbox_paused {paused}\n"

@@ -17,7 +17,7 @@ use crate::store::{Change, Store, StoreError};
 
 /// What an attempt means for the worker.
 #[derive(Debug)]
-pub enum Ended {
+pub enum AttemptResult {
     /// The attempt reached the reply to MAIL. The state is that of the job now.
     Attempted(State),
     /// No session could be had: the worker pauses. The job waits, and no retry was used up.
@@ -32,11 +32,11 @@ pub enum Ended {
 
 /// A job that is being sent, as it is in the store.
 #[derive(Clone)]
-pub struct Current(Arc<Mutex<Job>>);
+pub struct SharedJob(Arc<Mutex<Job>>);
 
-impl Current {
+impl SharedJob {
     pub fn new(job: Job) -> Self {
-        Current(Arc::new(Mutex::new(job)))
+        SharedJob(Arc::new(Mutex::new(job)))
     }
 
     pub fn get(&self) -> Job {
@@ -76,20 +76,20 @@ impl std::fmt::Display for Refusal {
 
 impl std::error::Error for Refusal {}
 
-/// What the callbacks of an attempt found.
+/// What the callbacks of an attempt reported.
 #[derive(Clone, Debug, Default)]
-struct Found(Arc<Mutex<Findings>>);
+struct Callbacks(Arc<Mutex<Reports>>);
 
 #[derive(Debug, Default)]
-struct Findings {
+struct Reports {
     /// The hand-over has begun: what it stores may be stored even if the session ends meanwhile.
     has_handover: bool,
     /// The first one.
     refusal: Option<Refusal>,
 }
 
-impl Found {
-    fn lock(&self) -> MutexGuard<'_, Findings> {
+impl Callbacks {
+    fn lock(&self) -> MutexGuard<'_, Reports> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -120,28 +120,28 @@ pub struct Sender {
 
 impl Sender {
     /// Makes an attempt, stores its outcome, and renews the lease of the job meanwhile.
-    pub async fn send(self, current: Current) -> Ended {
-        let id = current.get().id;
+    pub async fn send(self, shared: SharedJob) -> AttemptResult {
+        let id = shared.get().id;
         let renewing = async {
             loop {
                 sleep(self.settings.lease / 4).await;
-                // The keeper reports a store that is lost.
+                // `Maintenance` reports a store that is lost.
                 let _ = self.store.renew(&id).await;
             }
         };
         tokio::select! {
-            ended = self.attempt(current) => ended,
+            ended = self.attempt(shared) => ended,
             () = renewing => unreachable!("it does not end"),
         }
     }
 
-    async fn attempt(&self, current: Current) -> Ended {
+    async fn attempt(&self, shared: SharedJob) -> AttemptResult {
         // A kept connection may turn out to be dead: then a second one is tried.
         for may_be_dead in [true, false] {
-            let job = current.get();
+            let job = shared.get();
             let mut connection = match self.pool.get().await {
                 Ok(connection) => connection,
-                Err(error) => return self.no_session(&current, error).await,
+                Err(error) => return self.no_session(&shared, error).await,
             };
             let offered = connection.capabilities();
             // A message of several pieces is a stream, whose size the client does not know.
@@ -149,18 +149,18 @@ impl Sender {
                 let size = job.size;
                 let reason =
                     format!("the message has {size} bytes, and the server takes at most {limit}");
-                return self.fail(&current, reason).await;
+                return self.fail(&shared, reason).await;
             }
             let places = first_transaction(&job, offered.limits());
-            let found = Found::default();
+            let callbacks = Callbacks::default();
             let envelope = match job.envelope(&places) {
                 Ok(envelope) => envelope,
-                Err(error) => return self.fail(&current, error.to_string()).await,
+                Err(error) => return self.fail(&shared, error.to_string()).await,
             };
-            let result = match self.message(&current, &places, &found).await {
+            let result = match self.message(&shared, &places, &callbacks).await {
                 Ok(message) => connection.send(message.envelope(envelope)).await,
                 Err(refusal) => {
-                    found.refuse(refusal);
+                    callbacks.refuse(refusal);
                     Err(Error::new(
                         ErrorKind::Input,
                         Phase::Setup,
@@ -169,25 +169,26 @@ impl Sender {
                 }
             };
             drop(connection);
-            let has_next = match found.refusal() {
+            let has_next = match callbacks.refusal() {
                 // It may still be this worker's: only its lease was over.
-                Some(Refusal::LeaseLost) => return self.return_job(current.get()).await,
+                Some(Refusal::LeaseLost) => return self.return_job(shared.get()).await,
                 Some(Refusal::StoreFailed(error)) if error.is_transient() => {
-                    return self.return_job(current.get()).await;
+                    return self.return_job(shared.get()).await;
                 }
-                Some(Refusal::StoreFailed(error)) => return Ended::StoreFailed(error),
+                Some(Refusal::StoreFailed(error)) => return AttemptResult::StoreFailed(error),
                 Some(refusal @ Refusal::MessageMissing) => {
-                    return self.fail(&current, refusal.to_string()).await;
+                    return self.fail(&shared, refusal.to_string()).await;
                 }
                 Some(Refusal::NextTransaction) => true,
                 None => false,
             };
             match result {
-                Err(error) if may_be_dead && !found.has_handover() && is_before_mail(&error) => {}
+                Err(error)
+                    if may_be_dead && !callbacks.has_handover() && is_before_mail(&error) => {}
                 Err(error) if is_before_mail(&error) && error.phase() != Phase::Mail => {
-                    return self.no_session(&current, error).await;
+                    return self.no_session(&shared, error).await;
                 }
-                result => return self.record(&current, &places, result, has_next).await,
+                result => return self.record(&shared, &places, result, has_next).await,
             }
         }
         unreachable!("the second round returns")
@@ -196,24 +197,24 @@ impl Sender {
     /// The message, with the hand-over to the recipients at `places` as a change of the job.
     async fn message(
         &self,
-        current: &Current,
+        shared: &SharedJob,
         places: &[usize],
-        found: &Found,
+        callbacks: &Callbacks,
     ) -> Result<Message<'static>, Refusal> {
-        let job = current.get();
+        let job = shared.get();
         let message = match job.pieces {
             1 => Message::raw(piece(&self.store, &job.id, 0).await?),
-            _ => Message::raw_stream(self.pieces(&job, found.clone())),
+            _ => Message::raw_stream(self.pieces(&job, callbacks.clone())),
         };
-        let (store, current, found) = (self.store.clone(), current.clone(), found.clone());
+        let (store, shared, callbacks) = (self.store.clone(), shared.clone(), callbacks.clone());
         let places = places.to_vec();
         Ok(message.on_handover(move |handover| {
-            let (store, current) = (store.clone(), current.clone());
-            let (found, places) = (found.clone(), places.clone());
-            found.handover();
+            let (store, shared) = (store.clone(), shared.clone());
+            let (callbacks, places) = (callbacks.clone(), places.clone());
+            callbacks.handover();
             async move {
-                let permission = hand_over(&store, &current, &places, &handover).await;
-                permission.map_err(|refusal| found.refuse(refusal))
+                let permission = hand_over(&store, &shared, &places, &handover).await;
+                permission.map_err(|refusal| callbacks.refuse(refusal))
             }
         }))
     }
@@ -222,17 +223,17 @@ impl Sender {
     fn pieces(
         &self,
         job: &Job,
-        found: Found,
+        callbacks: Callbacks,
     ) -> impl tokio::io::AsyncRead + Send + Unpin + 'static {
         let (store, id, pieces) = (self.store.clone(), job.id.clone(), job.pieces);
         let pieces = stream::try_unfold(0, move |number| {
-            let (store, id, found) = (store.clone(), id.clone(), found.clone());
+            let (store, id, callbacks) = (store.clone(), id.clone(), callbacks.clone());
             async move {
                 if number == pieces {
                     return Ok(None);
                 }
                 let piece = piece(&store, &id, number).await;
-                let piece = piece.map_err(|refusal| io::Error::other(found.refuse(refusal)))?;
+                let piece = piece.map_err(|refusal| io::Error::other(callbacks.refuse(refusal)))?;
                 Ok::<_, io::Error>(Some((piece, number + 1)))
             }
         });
@@ -243,12 +244,12 @@ impl Sender {
     /// it are next.
     async fn record(
         &self,
-        current: &Current,
+        shared: &SharedJob,
         places: &[usize],
         result: envoi::Result<Receipt>,
         has_next: bool,
-    ) -> Ended {
-        let mut job = current.get();
+    ) -> AttemptResult {
+        let mut job = shared.get();
         // The hand-over counted it.
         if job.state != State::HandingOver {
             job.attempts += 1;
@@ -309,41 +310,41 @@ impl Sender {
     }
 
     /// Fails a job that was certainly not sent, for a reason that will not pass.
-    async fn fail(&self, current: &Current, reason: String) -> Ended {
-        let mut job = current.get();
+    async fn fail(&self, shared: &SharedJob, reason: String) -> AttemptResult {
+        let mut job = shared.get();
         job.withdraw();
         job.give_up(reason);
         self.store_outcome(job, None).await
     }
 
     /// Returns the job, as no session could be had.
-    async fn no_session(&self, current: &Current, error: Error) -> Ended {
-        let mut job = current.get();
+    async fn no_session(&self, shared: &SharedJob, error: Error) -> AttemptResult {
+        let mut job = shared.get();
         job.reason = Some(error.to_string());
         let is_unusable = matches!(error.kind(), ErrorKind::Config | ErrorKind::Request);
         match self.return_job(job).await {
-            ended @ Ended::StoreFailed(_) => ended,
-            _ if is_unusable => Ended::Unusable(Box::new(error)),
-            _ => Ended::NoSession(Box::new(error)),
+            ended @ AttemptResult::StoreFailed(_) => ended,
+            _ if is_unusable => AttemptResult::Unusable(Box::new(error)),
+            _ => AttemptResult::NoSession(Box::new(error)),
         }
     }
 
     /// Ends an attempt whose task has ended early: the job waits again, or is unknown.
-    pub async fn abandon(self, current: Current) -> Ended {
-        let mut job = current.get();
+    pub async fn abandon(self, shared: SharedJob) -> AttemptResult {
+        let mut job = shared.get();
         let delay = job.expire().then_some(Duration::ZERO);
         self.store_outcome(job, delay).await
     }
 
     /// Makes a job wait again whose message was certainly not sent.
-    pub async fn return_job(&self, mut job: Job) -> Ended {
+    pub async fn return_job(&self, mut job: Job) -> AttemptResult {
         job.withdraw();
         job.state = State::Waiting;
         self.store_outcome(job, Some(Duration::ZERO)).await
     }
 
     /// Stores the outcome of an attempt. It waits for a store that is lost.
-    pub async fn store_outcome(&self, mut job: Job, delay: Option<Duration>) -> Ended {
+    pub async fn store_outcome(&self, mut job: Job, delay: Option<Duration>) -> AttemptResult {
         let revision = job.revision;
         let mut pause = Duration::from_millis(100);
         loop {
@@ -352,7 +353,7 @@ impl Sender {
                 needs_lease: false,
             };
             let result = match self.store.save(&job, change).await {
-                Ok(true) => return Ended::Attempted(job.state),
+                Ok(true) => return AttemptResult::Attempted(job.state),
                 // It was changed: this may be the hand-over of this attempt, whose answer was lost,
                 // or a worker that found the lease expired after it. Nothing else can come before a
                 // late answer.
@@ -366,7 +367,7 @@ impl Sender {
                         && stored.state == job.state
                         && stored.revision == job.revision + 1
                     {
-                        return Ended::Attempted(job.state);
+                        return AttemptResult::Attempted(job.state);
                     }
                     let is_ours = match stored.state {
                         State::HandingOver => stored.revision == revision + 1,
@@ -374,16 +375,16 @@ impl Sender {
                         _ => false,
                     };
                     if !is_ours || stored.revision == job.revision {
-                        return Ended::Lost;
+                        return AttemptResult::Lost;
                     }
                     job.revision = stored.revision;
                 }
-                Ok(None) => return Ended::Lost,
+                Ok(None) => return AttemptResult::Lost,
                 Err(error) if error.is_transient() => {
                     sleep(pause).await;
                     pause = (2 * pause).min(Duration::from_secs(5));
                 }
-                Err(error) => return Ended::StoreFailed(error),
+                Err(error) => return AttemptResult::StoreFailed(error),
             }
         }
     }
@@ -488,14 +489,14 @@ async fn piece(store: &Store, job: &str, number: i64) -> Result<Bytes, Refusal> 
 /// a worker that was stopped meanwhile hands nothing over.
 async fn hand_over(
     store: &Store,
-    current: &Current,
+    shared: &SharedJob,
     places: &[usize],
     handover: &Handover,
 ) -> Result<(), Refusal> {
     if handover.number > 1 {
         return Err(Refusal::NextTransaction);
     }
-    let mut job = current.get();
+    let mut job = shared.get();
     let to = places.iter().copied().filter(|place| {
         let address = &job.recipients[*place].address;
         handover.recipients.iter().any(|to| to.as_str() == address)
@@ -509,7 +510,7 @@ async fn hand_over(
     match store.save(&job, change).await {
         Ok(true) => {
             job.revision += 1;
-            current.set(job);
+            shared.set(job);
             Ok(())
         }
         Ok(false) => Err(Refusal::LeaseLost),

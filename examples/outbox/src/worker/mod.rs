@@ -22,7 +22,7 @@ use crate::listen;
 use crate::options::{Run, Settings};
 use crate::report;
 use crate::store::{Owner, Store, StoreError};
-use attempt::{Current, Ended, Sender};
+use attempt::{AttemptResult, Sender, SharedJob};
 
 /// How often the store is asked for due jobs while connections are free.
 const POLL: Duration = Duration::from_millis(200);
@@ -39,13 +39,13 @@ const REFUSED_LOGINS: u32 = 3;
 
 /// How the jobs ended in this process.
 #[derive(Debug, Default)]
-pub struct Tally {
+pub struct Totals {
     pub sent: AtomicU64,
     pub failed: AtomicU64,
     pub unknown: AtomicU64,
 }
 
-impl Tally {
+impl Totals {
     fn count(&self, state: State) {
         let count = match state {
             State::Sent => &self.sent,
@@ -84,25 +84,28 @@ pub async fn run(options: &Run) -> Result<u8, Failure> {
     };
     let limits = PoolConfig::new(settings.connections);
     let pool = Client::new(endpoint).pool(limits);
-    let tally = Arc::new(Tally::default());
-    let keeper = Keeper {
+    let totals = Arc::new(Totals::default());
+    let maintenance = Maintenance {
         store: store.clone(),
         settings: settings.clone(),
-        tally: tally.clone(),
-        obstacle: Obstacle::default(),
-        round: Arc::default(),
+        totals: totals.clone(),
+        pause_reason: PauseReason::default(),
+        counting_lock: Arc::default(),
     };
-    let (obstacle, round) = (keeper.obstacle.clone(), keeper.round.clone());
+    let (pause_reason, counting_lock) = (
+        maintenance.pause_reason.clone(),
+        maintenance.counting_lock.clone(),
+    );
     let mut tasks = JoinSet::new();
     if let Some(address) = &options.listen {
-        let listening = listen::start(address, store.clone(), tally.clone(), obstacle.clone());
+        let listening = listen::start(address, store.clone(), totals.clone(), pause_reason.clone());
         let listening = listening.await?;
         tasks.spawn(async move {
             listening.await;
             pending().await
         });
     }
-    tasks.spawn(keeper.run());
+    tasks.spawn(maintenance.run());
     let sender = Sender {
         store: store.clone(),
         pool: pool.clone(),
@@ -110,12 +113,12 @@ pub async fn run(options: &Run) -> Result<u8, Failure> {
     };
     let worker = Worker {
         sender,
-        tally: tally.clone(),
-        round,
+        totals: totals.clone(),
+        counting_lock,
         running: JoinSet::new(),
         jobs: HashMap::new(),
         pause: Pause {
-            obstacle,
+            reason: pause_reason,
             ..Pause::default()
         },
     };
@@ -235,24 +238,24 @@ impl Stop {
 }
 
 /// Ends the leases that have expired, and the jobs that have waited for too long.
-struct Keeper {
+struct Maintenance {
     store: Store,
     settings: Settings,
-    tally: Arc<Tally>,
-    obstacle: Obstacle,
-    round: Round,
+    totals: Arc<Totals>,
+    pause_reason: PauseReason,
+    counting_lock: CountingLock,
 }
 
 /// Held while jobs are ended, until they are counted.
-type Round = Arc<tokio::sync::Mutex<()>>;
+type CountingLock = Arc<tokio::sync::Mutex<()>>;
 
-impl Keeper {
+impl Maintenance {
     /// Runs until the store cannot be used.
     async fn run(self) -> StoreError {
         let interval = (self.settings.lease / 4).min(EXPIRY);
         let mut outage = Outage::default();
         loop {
-            match self.keep().await {
+            match self.maintain().await {
                 Err(error) if error.is_transient() => outage.wait(&error).await,
                 Err(error) => return error,
                 Ok(()) => {
@@ -263,11 +266,11 @@ impl Keeper {
         }
     }
 
-    async fn keep(&self) -> Result<(), StoreError> {
-        let _round = self.round.lock().await;
+    async fn maintain(&self) -> Result<(), StoreError> {
+        let _counting = self.counting_lock.lock().await;
         self.store.register().await?;
         for job in self.store.expire().await? {
-            self.tally.count(job.state);
+            self.totals.count(job.state);
         }
         let mut skipped = 0;
         loop {
@@ -277,13 +280,13 @@ impl Keeper {
             }
             for mut job in jobs {
                 // A job that was not tried, and can be, is tried first.
-                let Some(reason) = job.reason.take().or_else(|| self.obstacle.get()) else {
+                let Some(reason) = job.reason.take().or_else(|| self.pause_reason.get()) else {
                     skipped += 1;
                     continue;
                 };
                 job.give_up(format!("it waited for longer than --max-age: {reason}"));
                 match self.store.save(&job, Default::default()).await? {
-                    true => self.tally.count(job.state),
+                    true => self.totals.count(job.state),
                     false => skipped += 1,
                 }
             }
@@ -293,9 +296,9 @@ impl Keeper {
 
 /// Why the worker pauses, if it does.
 #[derive(Clone, Debug, Default)]
-pub struct Obstacle(Arc<Mutex<Option<String>>>);
+pub struct PauseReason(Arc<Mutex<Option<String>>>);
 
-impl Obstacle {
+impl PauseReason {
     pub fn get(&self) -> Option<String> {
         self.0
             .lock()
@@ -314,7 +317,7 @@ struct Pause {
     length: Duration,
     until: Option<Instant>,
     refused_logins: u32,
-    obstacle: Obstacle,
+    reason: PauseReason,
 }
 
 impl Pause {
@@ -328,7 +331,7 @@ impl Pause {
             length => (2 * length).min(LONGEST_PAUSE),
         };
         self.until = Some(Instant::now() + self.length);
-        self.obstacle.set(Some(error.to_string()));
+        self.reason.set(Some(error.to_string()));
         match error.kind() {
             ErrorKind::Auth if !error.is_transient() => self.refused_logins += 1,
             _ => self.refused_logins = 0,
@@ -354,20 +357,20 @@ impl Pause {
 /// The jobs that are being sent.
 struct Worker {
     sender: Sender,
-    tally: Arc<Tally>,
-    round: Round,
-    running: JoinSet<Ended>,
+    totals: Arc<Totals>,
+    counting_lock: CountingLock,
+    running: JoinSet<AttemptResult>,
     /// Each running job, to return it if its task ends early.
-    jobs: HashMap<Id, Current>,
+    jobs: HashMap<Id, SharedJob>,
     pause: Pause,
 }
 
 impl Worker {
-    /// Runs until a signal, an end of `keeping`, or the end of `--until-empty`.
+    /// Runs until a signal, an end of `background`, or the end of `--until-empty`.
     async fn run(
         mut self,
         stop: &mut Stop,
-        keeping: &mut JoinSet<StoreError>,
+        background: &mut JoinSet<StoreError>,
     ) -> Result<u8, Failure> {
         let mut next_claim = Instant::now();
         loop {
@@ -375,7 +378,7 @@ impl Worker {
             let step = tokio::select! {
                 biased;
                 () = stop.wait() => Ok(Some(0)),
-                Some(Ok(error)) = keeping.join_next() => Err(error.into()),
+                Some(Ok(error)) = background.join_next() => Err(error.into()),
                 step = self.step(&mut next_claim) => step,
             };
             let exit_code = match step {
@@ -394,10 +397,10 @@ impl Worker {
         tokio::select! {
             biased;
             Some(ended) = self.running.join_next_with_id() => {
-                self.ended(ended)?;
+                self.handle_end(ended)?;
                 // With those that ended at the same time, one claim is enough.
                 while let Some(ended) = self.running.try_join_next_with_id() {
-                    self.ended(ended)?;
+                    self.handle_end(ended)?;
                 }
                 *next_claim = Instant::now();
             }
@@ -416,9 +419,9 @@ impl Worker {
                     claimed => claimed.map(|_| false),
                 };
                 match is_done {
-                    Ok(true) => return Ok(Some(self.tally.exit_code())),
+                    Ok(true) => return Ok(Some(self.totals.exit_code())),
                     Ok(false) => {}
-                    // The keeper reports it.
+                    // `Maintenance` reports it.
                     Err(error) if error.is_transient() => {
                         *next_claim = Instant::now() + STORE_LOST;
                     }
@@ -439,11 +442,9 @@ impl Worker {
         let jobs = self.sender.store.claim(self.free()).await?;
         let number = jobs.len();
         for job in jobs {
-            let current = Current::new(job);
-            let task = self
-                .running
-                .spawn(self.sender.clone().send(current.clone()));
-            self.jobs.insert(task.id(), current);
+            let shared = SharedJob::new(job);
+            let task = self.running.spawn(self.sender.clone().send(shared.clone()));
+            self.jobs.insert(task.id(), shared);
         }
         Ok(number)
     }
@@ -453,13 +454,13 @@ impl Worker {
         if !self.sender.settings.until_empty || !self.running.is_empty() {
             return Ok(false);
         }
-        // What the keeper ended is counted.
-        let _round = self.round.lock().await;
+        // What `Maintenance` ended is counted.
+        let _counting = self.counting_lock.lock().await;
         Ok(!self.sender.store.is_busy().await?)
     }
 
     /// Handles the end of an attempt.
-    fn ended(&mut self, ended: Result<(Id, Ended), JoinError>) -> Result<(), Failure> {
+    fn handle_end(&mut self, ended: Result<(Id, AttemptResult), JoinError>) -> Result<(), Failure> {
         let (id, ended) = match ended {
             Ok(ended) => ended,
             // A panic. The lease would be renewed as long as this process runs.
@@ -474,14 +475,14 @@ impl Worker {
         };
         self.jobs.remove(&id);
         match ended {
-            Ended::Attempted(state) => {
+            AttemptResult::Attempted(state) => {
                 self.pause.reset();
-                self.tally.count(state);
+                self.totals.count(state);
             }
-            Ended::NoSession(error) => self.pause.begin(&error),
-            Ended::Unusable(error) => return Err((*error).into()),
-            Ended::StoreFailed(error) => return Err(error.into()),
-            Ended::Lost => {}
+            AttemptResult::NoSession(error) => self.pause.begin(&error),
+            AttemptResult::Unusable(error) => return Err((*error).into()),
+            AttemptResult::StoreFailed(error) => return Err(error.into()),
+            AttemptResult::Lost => {}
         }
         Ok(())
     }
@@ -491,7 +492,7 @@ impl Worker {
         self.pause.until = None;
         match self.sender.pool.get().await {
             Ok(_) => {
-                self.pause.obstacle.set(None);
+                self.pause.reason.set(None);
                 Ok(())
             }
             Err(error) if matches!(error.kind(), ErrorKind::Config | ErrorKind::Request) => {
@@ -515,7 +516,7 @@ impl Worker {
         loop {
             tokio::select! {
                 ended = self.running.join_next_with_id() => match ended {
-                    Some(ended) => result = result.and(self.ended(ended)),
+                    Some(ended) => result = result.and(self.handle_end(ended)),
                     None => break,
                 },
                 () = sleep_until(deadline) => break,
@@ -524,8 +525,8 @@ impl Worker {
         self.running.abort_all();
         while self.running.join_next().await.is_some() {}
         let returning = async {
-            for (_, current) in self.jobs.drain() {
-                self.sender.clone().abandon(current).await;
+            for (_, shared) in self.jobs.drain() {
+                self.sender.clone().abandon(shared).await;
             }
             // A signal may have interrupted a claim.
             let _ = self.sender.store.release().await;
