@@ -526,14 +526,3 @@ fn newer(version: i64) -> StoreError {
          {VERSION}): use that"
     ))
 }
-
-/// The error of a migration of apalis's tables.
-fn migration(error: sqlx::migrate::MigrateError) -> StoreError {
-    use sqlx::migrate::MigrateError;
-    match error {
-        MigrateError::VersionMissing(_) | MigrateError::VersionMismatch(_) => StoreError::Config(
-            format!("the store was made by a newer version of this program: {error}"),
-        ),
-        error => StoreError::Unusable(error.to_string()),
-    }
-}

@@ -8,7 +8,7 @@ use apalis_postgres::{Config, PostgresStorage, queries};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgQueryResult};
 use sqlx::{ConnectOptions, Connection, Executor, PgConnection, Postgres, Row};
 
-use super::sql::{Engine, Transaction, failure};
+use super::sql::{Engine, Transaction, failure, migration};
 use super::{Answer, Owner, QUEUE, Request, Result, StoreError, VERSION};
 
 /// The key of the advisory lock for migrations: "envoi" in ASCII.
@@ -91,17 +91,23 @@ impl Engine for Postgres {
 
     fn classify(code: &str, message: String) -> StoreError {
         // https://www.postgresql.org/docs/current/errcodes-appendix.html
-        match code {
-            "40001" | "40P01" | "55P03" => StoreError::Conflict(message),
-            "25006" => StoreError::Unusable(format!("{message}: give the URL of the primary")),
-            "53100" => StoreError::Unusable(format!("{message}: make room on its disk")),
-            "3D000" | "28P01" | "28000" => StoreError::Config(message),
+        let advice = match code {
+            "40001" | "40P01" | "55P03" => return StoreError::Conflict(message),
+            "3D000" | "28P01" | "28000" => {
+                let message = format!("{message}: check the URL of the store");
+                return StoreError::Config(message);
+            }
+            "0A000" if message.contains("extension") => "install it on the database server",
+            "25006" => "give the URL of the primary",
+            "42501" => "give the URL of the owner of the database, or grant this user its rights",
+            "53100" => "make room on its disk",
             // Connection failures, too many connections, shutdown and recovery.
             _ if code.starts_with("08") || code.starts_with("53") || code.starts_with("57") => {
-                StoreError::Lost(message)
+                return StoreError::Lost(message);
             }
-            _ => StoreError::Unusable(message),
-        }
+            _ => return StoreError::Unusable(message),
+        };
+        StoreError::Unusable(format!("{message}: {advice}"))
     }
 }
 
@@ -144,7 +150,7 @@ async fn migrate(connection: &mut PgConnection, options: PgConnectOptions) -> Re
     let pool = pool.connect_with(options).await.map_err(failed)?;
     let migrated = PostgresStorage::migrations().run(&pool).await;
     pool.close().await;
-    migrated.map_err(super::migration)?;
+    migrated.map_err(|error| migration::<Postgres>(&error))?;
     transaction.execute(SCHEMA).await.map_err(failed)?;
     let insert = sqlx::query("INSERT INTO outbox_version (version) VALUES ($1)").bind(VERSION);
     transaction.execute(insert).await.map_err(failed)?;

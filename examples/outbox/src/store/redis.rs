@@ -4,7 +4,7 @@ use apalis_core::worker::context::WorkerContext;
 use apalis_redis::{Config, queries};
 use bytes::Bytes;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, ErrorKind, RedisError, Script, ServerErrorKind, Value};
+use redis::{AsyncConnectionConfig, Client, ErrorKind, RedisError, Script, Value};
 use redis::{FromRedisValue, from_redis_value};
 use std::time::Duration;
 
@@ -348,18 +348,30 @@ fn task() -> String {
 }
 
 fn failure(error: &RedisError) -> StoreError {
-    let message = error.to_string();
+    let text = error.to_string();
+    // Where in the script it happened says nothing to users.
+    let message = text.split(" script: ").next().unwrap_or_default();
+    let message = message.trim_end_matches('.');
     if error.is_io_error() || error.is_timeout() || error.is_connection_dropped() {
-        return StoreError::Lost(message);
+        return StoreError::Lost(text);
     }
-    match error.kind() {
-        ErrorKind::Server(ServerErrorKind::BusyLoading | ServerErrorKind::TryAgain) => {
-            StoreError::Lost(message)
+    let is_wrong_password = matches!(error.kind(), ErrorKind::AuthenticationFailed);
+    let advice = match error.code() {
+        // It starts, its primary or replicas are not there, or a script keeps it busy.
+        Some("LOADING" | "TRYAGAIN" | "MASTERDOWN" | "CLUSTERDOWN" | "NOREPLICAS" | "BUSY") => {
+            return StoreError::Lost(message.to_owned());
         }
-        _ if error.code() == Some("NOAUTH") => StoreError::Config(message),
-        ErrorKind::AuthenticationFailed => StoreError::Config(message),
-        _ => StoreError::Unusable(message),
-    }
+        code if is_wrong_password || code == Some("NOAUTH") => {
+            let message = format!("{message}: check the password in the URL of the store");
+            return StoreError::Config(message);
+        }
+        Some("MISCONF") => "its disk may be full",
+        Some("NOPERM") => "give this user the right to all commands and keys",
+        Some("OOM") => "it is full: raise its maxmemory, or purge jobs",
+        Some("READONLY") => "give the URL of the primary",
+        _ => return StoreError::Unusable(message.to_owned()),
+    };
+    StoreError::Unusable(format!("{message}: {advice}"))
 }
 
 fn job(row: &[Value]) -> Result<Job> {

@@ -5,6 +5,7 @@ use apalis_core::task::Task;
 use apalis_core::task::builder::TaskBuilder;
 use apalis_core::worker::context::WorkerContext;
 use bytes::Bytes;
+use sqlx::migrate::MigrateError;
 use sqlx::{
     ColumnIndex, Connection, Database, Decode, Encode, Executor, IntoArguments, Row, SqlSafeStr,
     SqlStr, Type, query,
@@ -75,6 +76,24 @@ pub(super) fn failure<DB: Engine>(error: &sqlx::Error) -> StoreError {
         | sqlx::Error::PoolClosed
         | sqlx::Error::WorkerCrashed => StoreError::Lost(error.to_string()),
         _ => StoreError::Unusable(error.to_string()),
+    }
+}
+
+/// The error of a migration of apalis's tables.
+pub(super) fn migration<DB: Engine>(error: &MigrateError) -> StoreError {
+    match error {
+        MigrateError::VersionMissing(_) | MigrateError::VersionMismatch(_) => StoreError::Config(
+            format!("the store was made by a newer version of this program: {error}"),
+        ),
+        MigrateError::Execute(cause) | MigrateError::ExecuteMigration(cause, _) => {
+            match failure::<DB>(cause) {
+                StoreError::Unusable(cause) => {
+                    StoreError::Unusable(format!("its tables cannot be made: {cause}"))
+                }
+                other => other,
+            }
+        }
+        error => StoreError::Unusable(error.to_string()),
     }
 }
 

@@ -1,6 +1,7 @@
 //! SQLite: a file, for workers on one machine.
 
 use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 use sqlx::{ConnectOptions, Connection, Executor, Row, Sqlite, SqliteConnection};
 use tokio::time::sleep;
 
-use super::sql::{Engine, Transaction, failure};
+use super::sql::{Engine, Transaction, failure, migration};
 use super::{Answer, Owner, QUEUE, Request, Result, StoreError, VERSION};
 
 /// The time to wait for the transactions of other processes.
@@ -65,13 +66,15 @@ impl Engine for Sqlite {
             // The messages that were sent are overwritten, not only marked as free.
             .pragma("secure_delete", "ON")
             .disable_statement_logging();
-        let is_new = !path.exists();
-        if is_new {
-            create(path).map_err(|error| unusable(path, &error))?;
+        if path.is_dir() {
+            return Err(unusable(path, &ErrorKind::IsADirectory.into()));
+        }
+        if !path.exists() {
+            create(path)?;
         }
         let failed = |error: sqlx::Error| failure::<Sqlite>(&error);
         // The journal mode and the tables are made by one process at a time.
-        let lock = lock(path).await.map_err(|error| unusable(path, &error))?;
+        let lock = lock(path).await?;
         let mut connection = options.connect().await.map_err(failed)?;
         if version(&mut connection).await? != Some(VERSION) {
             migrate(&mut connection, options).await?;
@@ -113,18 +116,29 @@ impl Engine for Sqlite {
     fn classify(code: &str, message: String) -> StoreError {
         // The primary result code is the lowest byte: https://sqlite.org/rescode.html
         let code: u32 = code.parse().unwrap_or_default();
-        match (code & 0xff, code) {
-            (5 | 6, _) => StoreError::Conflict(message),
-            (13, _) => StoreError::Unusable(format!("{message}: make room on its disk")),
+        let advice = match (code & 0xff, code) {
+            // The last one: too many processes opened the log at the same time.
+            (5 | 6 | 15, _) => return StoreError::Conflict(message),
+            (8, _) => "this user may not write it: run this as the user that owns it",
             // SQLITE_IOERR_SHMSIZE: no room for the index of its log.
-            (10, 4874) => {
-                StoreError::Unusable(format!("{message}: the disk is full: make room on it"))
+            (10, 4874) => "the disk is full: make room on it",
+            // Of these errors, SQLite keeps the system's to itself.
+            (10, _) => {
+                let advice = "its disk may be full, over a quota, read-only or faulty";
+                return StoreError::Unusable(format!(
+                    "{message} (code {code} of SQLite): {advice}"
+                ));
             }
-            (10, _) => StoreError::Unusable(format!(
-                "{message} (code {code} of SQLite): its disk may be full or faulty"
-            )),
-            _ => StoreError::Unusable(message),
-        }
+            (11, _) => "restore it from a backup",
+            (13, _) => "make room on its disk",
+            (14, _) => {
+                "look at the permissions of this file and those beside it, and whether its disk \
+                 has room for another file"
+            }
+            (26, _) => "give the file of an outbox, or a name that is not used yet",
+            _ => return StoreError::Unusable(message),
+        };
+        StoreError::Unusable(format!("{message}: {advice}"))
     }
 }
 
@@ -135,32 +149,39 @@ fn engine(error: apalis_sqlite::Error) -> StoreError {
     }
 }
 
-fn unusable(path: &Path, error: &std::io::Error) -> StoreError {
-    StoreError::Unusable(format!("{}: {error}", path.display()))
+/// The error of a file or folder, with what to do.
+fn unusable(path: &Path, error: &io::Error) -> StoreError {
+    let advice = match error.kind() {
+        ErrorKind::PermissionDenied => ": run this as the user that owns it, or give another file",
+        ErrorKind::StorageFull => ": its disk has no room for another file",
+        ErrorKind::QuotaExceeded => ": the quota of this user is used up",
+        ErrorKind::ReadOnlyFilesystem => ": give a file on a disk that can be written",
+        ErrorKind::IsADirectory => ": give a file in it",
+        _ => "",
+    };
+    StoreError::Unusable(format!("{}: {error}{advice}", path.display()))
 }
 
 /// Creates the file, and its folder where there is none, for this user alone.
-fn create(path: &Path) -> std::io::Result<()> {
+fn create(path: &Path) -> Result<()> {
     if let Some(folder) = path
         .parent()
         .filter(|folder| !folder.as_os_str().is_empty())
     {
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(folder)?;
+        let creating = DirBuilder::new().recursive(true).mode(0o700).create(folder);
+        creating.map_err(|error| unusable(folder, &error))?;
     }
     private(path).map(drop)
 }
 
-fn private(path: &Path) -> std::io::Result<File> {
+fn private(path: &Path) -> Result<File> {
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(false).mode(0o600);
-    options.open(path)
+    options.open(path).map_err(|error| unusable(path, &error))
 }
 
 /// Holds a lock, beside the database, until it is dropped.
-async fn lock(path: &Path) -> std::io::Result<File> {
+async fn lock(path: &Path) -> Result<File> {
     let mut name = path.as_os_str().to_owned();
     name.push(".lock");
     let file = private(Path::new(&name))?;
@@ -169,7 +190,10 @@ async fn lock(path: &Path) -> std::io::Result<File> {
     loop {
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Err(rustix::io::Errno::WOULDBLOCK) => sleep(LOCKED).await,
-            locked => return Ok(locked.map(|()| file)?),
+            locked => {
+                locked.map_err(|error| unusable(Path::new(&name), &error.into()))?;
+                return Ok(file);
+            }
         }
     }
 }
@@ -198,7 +222,7 @@ async fn migrate(connection: &mut SqliteConnection, options: SqliteConnectOption
     let pool = pool.connect_with(options).await.map_err(failed)?;
     let migrated = SqliteStorage::migrations().run(&pool).await;
     pool.close().await;
-    migrated.map_err(super::migration)?;
+    migrated.map_err(|error| migration::<Sqlite>(&error))?;
     let mut transaction = connection
         .begin_with("BEGIN IMMEDIATE")
         .await

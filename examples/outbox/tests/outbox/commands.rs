@@ -664,6 +664,162 @@ fn a_full_disk_is_named() {
     assert_eq!(server.accepted(), 1);
 }
 
+/// A file that is not an outbox's, or is damaged, is named with what to do.
+#[test]
+fn unusable_files_are_explained() {
+    let store = TestStore::sqlite();
+    let path = store.folder().join("mail.db");
+    let refused = |advice: &str| {
+        let refused = outbox(&store, "status").output().unwrap();
+        assert_eq!(refused.status.code(), Some(74), "{}", stderr(&refused));
+        assert!(stderr(&refused).contains(advice), "{}", stderr(&refused));
+    };
+    std::fs::create_dir(&path).unwrap();
+    refused("give a file in it");
+    std::fs::remove_dir(&path).unwrap();
+    std::fs::write(&path, "Not a database, but a file of another program.").unwrap();
+    refused("give the file of an outbox");
+    std::fs::remove_file(&path).unwrap();
+    add(&store, &TO, &[]);
+    let mut content = std::fs::read(&path).unwrap();
+    content[100..].fill(0xff);
+    std::fs::write(&path, content).unwrap();
+    // It is there if the connection was not closed before the process ended.
+    let _ = std::fs::remove_file(store.folder().join("mail.db-wal"));
+    refused("restore it from a backup");
+}
+
+/// A file that may not be opened or created is named with what to do, and so is a disk that has no
+/// room for another file.
+#[test]
+#[ignore = "mounts a file system in a namespace of its own"]
+fn files_that_cannot_be_opened_are_explained() {
+    let store = TestStore::sqlite();
+    // In a namespace that maps no user, root has the rights of an owner alone.
+    let script = "
+        store=sqlite:$FOLDER/mail.db
+        add() {
+            printf 'Subject: Test\r\n\r\nHello.\r\n' |
+                $OUTBOX add --store $store --from a@example.org --to job@example.com --message -
+        }
+        chmod 500 $FOLDER
+        unshare --user $OUTBOX status --store $store; echo forbidden $?
+        mount -t tmpfs -o size=2m,nr_inodes=5 tmpfs $FOLDER
+        add || exit 1
+        rm -f $FOLDER/mail.db-*
+        touch $FOLDER/fill-1 $FOLDER/fill-2
+        add; echo inodes $?
+        mount -o remount,ro $FOLDER
+        $OUTBOX status --store $store; echo read-only $?
+    ";
+    let ended = std::process::Command::new("unshare")
+        .args(["--map-root-user", "--mount", "sh", "-uc", script])
+        .env("FOLDER", store.folder())
+        .env("OUTBOX", env!("CARGO_BIN_EXE_outbox"))
+        .output()
+        .unwrap();
+    let codes = stdout(&ended);
+    let codes: Vec<&str> = codes.lines().filter(|line| line.contains(' ')).collect();
+    let expected = ["forbidden 74", "inodes 74", "read-only 74"];
+    assert_eq!(codes, expected, "{}", stderr(&ended));
+    let said = stderr(&ended);
+    let advice = [
+        "run this as the user that owns it",
+        "room for another file",
+        "a disk that can be written",
+    ];
+    for (report, advice) in said.lines().zip(advice) {
+        assert!(report.contains(advice), "{report}");
+    }
+}
+
+/// A Redis server that refuses to write is named with what to do, and a wrong password with where
+/// to mend it.
+#[test]
+#[ignore = "needs Redis"]
+fn refusals_of_redis_are_explained() {
+    let store = TestStore::redis();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let path = message(&store);
+    let set = |name: &str, value: &str| {
+        let () = runtime.block_on(store.redis_command(&["CONFIG", "SET", name, value]));
+    };
+    let refused = |code: i32, advice: &str| {
+        let refused = outbox(&store, "add")
+            .args(["--from=a@example.org", "--to=job@example.com", "--message"])
+            .arg(&path)
+            .output()
+            .unwrap();
+        let said = stderr(&refused);
+        assert_eq!(refused.status.code(), Some(code), "{said}");
+        assert!(
+            said.contains(advice) && !said.contains("user_script"),
+            "{said}"
+        );
+    };
+    set("maxmemory", "1mb");
+    refused(74, "raise its maxmemory");
+    set("maxmemory", "0");
+
+    // A snapshot cannot replace a folder.
+    std::fs::create_dir(store.folder().join("dump.rdb")).unwrap();
+    set("save", "3600 1");
+    let () = runtime.block_on(store.redis_command(&["BGSAVE"]));
+    wait_until("the snapshot fails", || {
+        let info = ["INFO", "persistence"];
+        let info: String = runtime.block_on(store.redis_command(&info));
+        info.contains("rdb_last_bgsave_status:err")
+    });
+    refused(74, "its disk may be full");
+    set("save", "");
+
+    set("requirepass", "s3cret");
+    refused(78, "check the password in the URL");
+}
+
+/// A worker waits for the replicas that Redis has to have.
+#[test]
+#[ignore = "needs Redis"]
+fn missing_replicas_are_waited_for() {
+    let store = TestStore::redis();
+    let server = Server::start(Faults::default());
+    add(&store, &TO, &[]);
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let need = |number: &str| {
+        let set = ["CONFIG", "SET", "min-replicas-to-write", number];
+        let () = runtime.block_on(store.redis_command(&set));
+    };
+    need("1");
+    let mut worker = start(&store, &server.url(), &["--until-empty"]);
+    let mut reports = BufReader::new(worker.stderr.take().unwrap()).lines();
+    let report = reports.next().unwrap().unwrap();
+    assert!(report.contains("NOREPLICAS"), "{report}");
+    need("0");
+    assert_eq!(worker.wait().unwrap().code(), Some(0));
+    assert_eq!(server.accepted(), 1);
+}
+
+/// A user of PostgreSQL that may not make the tables is told what it lacks.
+#[test]
+#[ignore = "needs PostgreSQL"]
+fn missing_rights_are_explained() {
+    let store = TestStore::postgres();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(store.execute("CREATE ROLE reader LOGIN"));
+    let refused = std::process::Command::new(env!("CARGO_BIN_EXE_outbox"))
+        .args(["status", "--store"])
+        .arg(store.url().replace("outbox@", "reader@"))
+        .output()
+        .unwrap();
+    assert_eq!(refused.status.code(), Some(74), "{}", stderr(&refused));
+    let said = stderr(&refused);
+    assert!(
+        said.contains("its tables cannot be made: permission denied"),
+        "{said}"
+    );
+    assert!(said.contains("grant this user its rights"), "{said}");
+}
+
 /// Processes that add at the same time create the file together, for this user alone.
 #[test]
 fn several_processes_create_the_file() {

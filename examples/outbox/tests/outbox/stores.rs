@@ -89,9 +89,8 @@ impl TestStore {
         }
     }
 
-    /// Makes the tables those of a newer version of the program.
-    pub async fn make_newer(&self) {
-        let statement = "UPDATE outbox_version SET version = version + 1";
+    /// Executes a statement of SQL.
+    pub async fn execute(&self, statement: &'static str) {
         match &self.server {
             Server::None => {
                 let mut connection = sqlx::SqliteConnection::connect(&self.url()).await.unwrap();
@@ -101,8 +100,17 @@ impl TestStore {
                 let mut connection = sqlx::PgConnection::connect(&self.url()).await.unwrap();
                 connection.execute(statement).await.unwrap();
             }
-            Server::Redis { .. } => {
-                let () = self.redis_command(&["INCR", "outbox:version"]).await;
+            Server::Redis { .. } => panic!("Redis has no SQL"),
+        }
+    }
+
+    /// Makes the tables those of a newer version of the program.
+    pub async fn make_newer(&self) {
+        match &self.server {
+            Server::Redis { .. } => self.redis_command(&["INCR", "outbox:version"]).await,
+            _ => {
+                let statement = "UPDATE outbox_version SET version = version + 1";
+                self.execute(statement).await;
             }
         }
     }
