@@ -747,7 +747,9 @@ impl managed::Manager for Manager {
         // Its limits, too: not all idle connections are looked at before each call.
         let is_reusable = slot.is_reusable(&self.limits);
         let is_alive = match &mut slot.connection {
-            Some(connection) if is_reusable => connection.is_alive().await,
+            Some(connection) if is_reusable && connection.is_for_this_call() => {
+                connection.is_alive().await
+            }
             _ => false,
         };
         if is_alive {

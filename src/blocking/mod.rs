@@ -21,7 +21,9 @@
 //! ```
 //!
 //! The program needs no dependency on tokio. Messages, endpoints, receipts and errors are those of
-//! the async client, and each type is converted from and into its namesake by `From`.
+//! the async client, and each type is converted from its namesake by `From`, and into it, except a
+//! [`Connection`]: the runtime of blocking calls polls its socket only during such calls. So a pool
+//! that is used both ways has connections for blocking calls, and others for async calls.
 //!
 //! # Cost
 //!

@@ -6,6 +6,8 @@ use std::task::{Context, Poll, Waker};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::task::coop::poll_proceed;
 
+#[cfg(feature = "pool")]
+use crate::connection::in_blocking_call;
 use crate::error::{Error, ErrorKind, Phase, Result};
 
 /// Waits for a future on this thread.
@@ -24,6 +26,8 @@ pub(super) fn block_on<T>(future: impl Future<Output = Result<T>>) -> Result<T> 
             ),
         );
     }
+    #[cfg(feature = "pool")]
+    let future = in_blocking_call(future);
     runtime()?.block_on(future)
 }
 

@@ -57,6 +57,8 @@ use submission::Submission;
 pub use data_writer::DataWriter;
 #[cfg(feature = "pool")]
 pub(crate) use in_flight::Settled;
+#[cfg(all(feature = "blocking", feature = "pool"))]
+pub(crate) use reuse::in_blocking_call;
 #[cfg(feature = "pool")]
 pub(crate) use send_all::{Admission, Incoming, Renewal, send_all};
 pub(crate) use setup::{connector_for, open, within};
@@ -121,6 +123,9 @@ pub struct Connection {
     all_or_nothing: bool,
     #[cfg(feature = "pool")]
     connected_at: Instant,
+    /// It was opened by a blocking call.
+    #[cfg(feature = "pool")]
+    is_blocking: bool,
     /// The server accepted MAIL in a transaction of the last message.
     #[cfg(feature = "pool")]
     sender_accepted: bool,

@@ -1,5 +1,7 @@
 //! What a pool needs to know and to do about an idle connection.
 
+#[cfg(feature = "blocking")]
+use std::future::Future;
 use std::time::Duration;
 
 use super::Connection;
@@ -7,7 +9,34 @@ use super::call::CallGuard;
 use crate::error::{Error, ErrorKind};
 use crate::proto::Step;
 
+#[cfg(feature = "blocking")]
+tokio::task_local! {
+    /// Set within a blocking call.
+    static IN_BLOCKING_CALL: ();
+}
+
+/// Runs a future as a blocking call.
+#[cfg(feature = "blocking")]
+pub(crate) fn in_blocking_call<F: Future>(future: F) -> impl Future<Output = F::Output> {
+    IN_BLOCKING_CALL.scope((), future)
+}
+
+/// Whether this is a blocking call, whose runtime polls its sockets only during such calls.
+pub(super) fn is_in_blocking_call() -> bool {
+    #[cfg(feature = "blocking")]
+    return IN_BLOCKING_CALL.try_with(|()| ()).is_ok();
+    #[cfg(not(feature = "blocking"))]
+    false
+}
+
 impl Connection {
+    /// Whether the runtime that polls the socket serves this call: an async call on a connection of
+    /// a blocking one would wait for good, and so would a blocking call on a connection of a
+    /// runtime that does not run now.
+    pub(crate) fn is_for_this_call(&self) -> bool {
+        self.is_blocking == is_in_blocking_call()
+    }
+
     /// No call was given up, no transaction is open, and the session has not ended, by what was
     /// read so far.
     pub(crate) fn is_between_messages(&self) -> bool {

@@ -12,6 +12,8 @@ use tokio::time::{Instant, timeout_at};
 use super::Connection;
 use super::clock::Clock;
 use super::driver::{Driver, too_slow};
+#[cfg(feature = "pool")]
+use super::reuse::is_in_blocking_call;
 use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::proto::{ClientName, Machine, Protocol, Settings, StartTls, Step};
 use crate::receipt::{Delivery, PlaintextReason, SessionInfo};
@@ -188,6 +190,8 @@ impl Connection {
             all_or_nothing: endpoint.all_or_nothing,
             #[cfg(feature = "pool")]
             connected_at: Instant::now(),
+            #[cfg(feature = "pool")]
+            is_blocking: is_in_blocking_call(),
             #[cfg(feature = "pool")]
             sender_accepted: false,
             check_after_idle: endpoint.check_after_idle,

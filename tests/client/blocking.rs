@@ -3,10 +3,11 @@
 use std::io::{self, Read, Write as _};
 use std::sync::mpsc;
 use std::thread;
+use std::time::Duration;
 
 use envoi::blocking::{self, Client, Connection};
 use envoi::mail_builder::MessageBuilder;
-use envoi::testing::{Builder, ReceivedMessage, Server};
+use envoi::testing::{Builder, ReceivedMessage, Server, Session};
 use envoi::{Address, Attachment, Error, ErrorKind, Message, PoolConfig, Receipt, Result};
 use support::hello;
 use tokio::runtime::{self, Runtime};
@@ -293,6 +294,33 @@ fn blocking_and_async_types_become_each_other() {
     let endpoint = beside.client().endpoint().clone();
     let connection = Connection::connect(&endpoint).unwrap();
     assert!(format!("{connection:?}").contains("localhost"));
+}
+
+/// No socket is left to a runtime that does not run: that of blocking calls runs during such calls
+/// alone, and one with a single thread within its `block_on`.
+#[test]
+fn a_pool_for_blocking_and_async_calls_has_connections_for_each() {
+    let beside = Beside::start(Server::builder());
+    let endpoint = beside.client().endpoint().clone();
+    let pool = Client::new(endpoint.deadline(Duration::from_secs(10))).pool(1);
+    let of_tasks = envoi::Pool::from(pool.clone());
+    let own = runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    for _ in 0..2 {
+        assert!(is_sent(pool.send(hello())));
+        assert!(is_sent(pool.send(hello())));
+        assert!(is_sent(own.block_on(of_tasks.send(hello()))));
+        assert!(is_sent(own.block_on(of_tasks.send(hello()))));
+    }
+    assert_eq!(own.block_on(of_tasks.close()), 0);
+    let sessions = beside.server.connections();
+    let messages = |session: &Session| {
+        let mails = session.commands().filter(|line| line.starts_with("MAIL"));
+        mails.count()
+    };
+    assert_eq!(sessions.iter().map(messages).collect::<Vec<_>>(), [2; 4]);
 }
 
 /// The callback runs while the blocking call waits.
