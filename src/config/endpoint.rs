@@ -237,7 +237,7 @@ impl Endpoint {
     /// password takes effect without a restart. It replaces a [password](Self::password). The
     /// format of the file is that of [`Secret::from_file`].
     ///
-    /// Logging in fails with [`ErrorKind::Config`] if the file cannot be read.
+    /// Logging in fails with [`ErrorKind::Config`] if the file cannot be read, or is empty.
     ///
     /// ```
     /// let endpoint = envoi::Endpoint::new("mail.example.org")

@@ -188,6 +188,9 @@ const fn secret(name: &'static str, set: Setter) -> Key {
     part(name, set, |_| None)
 }
 
+/// A bound of time-outs: some decades.
+const MAX_SECONDS: f64 = 1e9;
+
 const KEYS: [Key; 22] = [
     secret("url", |s, v, key| url::parse_into(s, &v.text(key)?)),
     part(
@@ -290,7 +293,13 @@ const KEYS: [Key; 22] = [
         |s, v, key| {
             let names = match v {
                 Value::List(names) => names,
-                names => names.text(key)?.split(',').map(str::to_owned).collect(),
+                names => {
+                    let names = names.text(key)?;
+                    let names = names
+                        .split(',')
+                        .map(|name| name.trim_matches(' ').to_owned());
+                    names.collect()
+                }
             };
             let mechanisms = names.iter().map(|name| name.parse());
             put(
@@ -325,11 +334,11 @@ const KEYS: [Key; 22] = [
         |s, v, key| {
             let text = v.number(key)?;
             match text.parse::<f64>() {
-                Ok(seconds) if seconds > 0.0 && seconds < 1e9 => {
+                Ok(seconds) if seconds > 0.0 && seconds < MAX_SECONDS => {
                     put(&mut s.timeout, Duration::from_secs_f64(seconds))
                 }
                 _ => Err(Error::request(format!(
-                    "timeout={} is not a number of seconds",
+                    "timeout={} is not a number of seconds above 0 and below {MAX_SECONDS}",
                     quoted(&text)
                 ))),
             }
@@ -339,20 +348,26 @@ const KEYS: [Key; 22] = [
 ];
 
 /// Names that other programs have for these keys.
-const OTHER_NAMES: [(&str, &str); 18] = [
+const OTHER_NAMES: [(&str, &str); 24] = [
     ("ca", "trust"),
     ("ca-file", "trust"),
     ("cafile", "trust"),
+    ("cert", "client-cert"),
     ("certificate", "client-cert"),
     ("ehlo", "helo"),
     ("encryption", "tls"),
     ("host-password", "password"),
     ("host-user", "user"),
+    ("hostname", "host"),
+    ("key", "client-key"),
     ("login", "user"),
     ("mechanism", "auth"),
+    ("pass", "password"),
     ("protocol", "scheme"),
+    ("pwd", "password"),
     ("secure", "tls"),
     ("server", "host"),
+    ("ssl", "scheme"),
     ("starttls", "tls"),
     ("use-ssl", "scheme"),
     ("use-tls", "tls"),

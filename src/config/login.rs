@@ -8,6 +8,7 @@ use crate::config::token::TokenSource;
 use crate::error::{Error, ErrorKind, Phase, Result};
 use crate::file;
 use crate::proto::{Mechanism, SaslExchange, Secrets};
+use crate::text::quoted;
 use crate::{Credentials, Secret};
 
 /// The login settings of the caller, which may be empty.
@@ -144,11 +145,12 @@ impl LoginSettings {
 }
 
 fn password_alone() -> Error {
-    Error::request("there is a password and no user name")
+    Error::request("there is a password and no user name").with_hint("Set the user, too.")
 }
 
 fn tokens_misplaced() -> Error {
     Error::request("tokens from a source go with a user name, and without a password")
+        .with_hint("Set the user, and leave the password out.")
 }
 
 /// The credentials of a user with a password, or with a token if only a mechanism for tokens may be
@@ -208,6 +210,16 @@ impl PasswordFile {
             let message = "the password could not be read";
             Error::new(ErrorKind::Config, Phase::Setup, message).with_source(panic)
         })??;
+        if password.expose().is_empty() {
+            let shown = quoted(&self.path.to_string_lossy());
+            let message = format!("the file {shown} with the password is empty");
+            return Err(
+                Error::new(ErrorKind::Config, Phase::Setup, message).with_hint(
+                    "Write the password into it, by renaming another file so that it is never \
+                     read in between.",
+                ),
+            );
+        }
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(password.clone());
         Ok(password)
     }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{self, Deserialize, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use super::keys::{self, Key, Value};
@@ -45,7 +45,7 @@ impl<'de> Visitor<'de> for SettingsVisitor {
         while let Some(name) = map.next_key::<String>()? {
             let key = Key::find(&name, |_| true)
                 .map_err(|unknown| de::Error::custom(crate::Error::from(unknown)))?;
-            if let Some(value) = map.next_value::<Option<Value>>()? {
+            if let Some(value) = map.next_value_seed(ValueOf(key))? {
                 key.set(&mut settings, value).map_err(de::Error::custom)?;
             }
         }
@@ -68,54 +68,77 @@ impl Serialize for Value {
     }
 }
 
-impl<'de> Deserialize<'de> for Value {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(ValueVisitor)
+/// Reads the value of a key, which errors name; `None` for null.
+#[derive(Clone, Copy)]
+struct ValueOf(&'static Key);
+
+impl<'de> DeserializeSeed<'de> for ValueOf {
+    type Value = Option<Value>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Option<Value>, D::Error> {
+        deserializer.deserialize_any(self)
     }
 }
 
-struct ValueVisitor;
-
-impl<'de> Visitor<'de> for ValueVisitor {
-    type Value = Value;
+impl<'de> Visitor<'de> for ValueOf {
+    type Value = Option<Value>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a text, a number, true or false, or a list of texts")
+        let key = self.0.name;
+        write!(
+            f,
+            "{key} to be a text, a number, true or false, or a list of texts"
+        )
     }
 
-    fn visit_str<E: de::Error>(self, text: &str) -> Result<Value, E> {
-        Ok(Value::Text(text.to_owned()))
+    fn visit_none<E: de::Error>(self) -> Result<Option<Value>, E> {
+        Ok(None)
     }
 
-    fn visit_string<E: de::Error>(self, text: String) -> Result<Value, E> {
-        Ok(Value::Text(text))
+    fn visit_unit<E: de::Error>(self) -> Result<Option<Value>, E> {
+        Ok(None)
     }
 
-    fn visit_bool<E: de::Error>(self, yes: bool) -> Result<Value, E> {
-        Ok(Value::Flag(yes))
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Option<Value>, D::Error> {
+        self.deserialize(deserializer)
     }
 
-    fn visit_u64<E: de::Error>(self, number: u64) -> Result<Value, E> {
-        Ok(Value::Number(number as f64))
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Option<Value>, E> {
+        Ok(Some(Value::Text(text.to_owned())))
     }
 
-    fn visit_i64<E: de::Error>(self, number: i64) -> Result<Value, E> {
-        Ok(Value::Number(number as f64))
+    fn visit_string<E: de::Error>(self, text: String) -> Result<Option<Value>, E> {
+        Ok(Some(Value::Text(text)))
     }
 
-    fn visit_f64<E: de::Error>(self, number: f64) -> Result<Value, E> {
-        Ok(Value::Number(number))
+    fn visit_bool<E: de::Error>(self, yes: bool) -> Result<Option<Value>, E> {
+        Ok(Some(Value::Flag(yes)))
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Value, A::Error> {
+    fn visit_u64<E: de::Error>(self, number: u64) -> Result<Option<Value>, E> {
+        Ok(Some(Value::Number(number as f64)))
+    }
+
+    fn visit_i64<E: de::Error>(self, number: i64) -> Result<Option<Value>, E> {
+        Ok(Some(Value::Number(number as f64)))
+    }
+
+    fn visit_f64<E: de::Error>(self, number: f64) -> Result<Option<Value>, E> {
+        Ok(Some(Value::Number(number)))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Option<Value>, A::Error> {
         let mut list = Vec::new();
-        while let Some(element) = elements.next_element()? {
+        while let Some(element) = elements.next_element_seed(self)? {
             match element {
-                Value::Text(text) => list.push(text),
+                Some(Value::Text(text)) => list.push(text),
                 // Not shown: it may be a password.
-                _ => return Err(de::Error::custom("an element of the list is not a text")),
+                _ => {
+                    let message = format!("an element of {} is not a text", self.0.name);
+                    return Err(de::Error::custom(message));
+                }
             }
         }
-        Ok(Value::List(list))
+        Ok(Some(Value::List(list)))
     }
 }

@@ -176,6 +176,7 @@ fn hint(phase: Phase, reason: &Reason) -> Option<Cow<'static, str>> {
             "Encode its parts as quoted-printable or base64."
         }
         Reason::BinaryNotOffered => "Encode its parts as base64, and let its line ends be CRLF.",
+        Reason::LoginUnusable(_) => "Check the user name, and the password or token.",
         Reason::AddressNotAscii(_) => {
             "Use an ASCII form of the address, or a server that knows internationalized mail."
         }
@@ -219,7 +220,6 @@ fn hint(phase: Phase, reason: &Reason) -> Option<Cow<'static, str>> {
         | Reason::ShutDownBetweenRecipients
         | Reason::UnsolicitedInput(_)
         | Reason::Aborted(_)
-        | Reason::LoginUnusable(_)
         | Reason::OutOfTurn { .. }
         | Reason::SessionOver
         | Reason::NoTransaction

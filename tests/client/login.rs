@@ -201,6 +201,11 @@ async fn a_password_file_is_read_at_each_login() {
     assert_eq!(missing.kind(), ErrorKind::Config, "{missing}");
     assert!(missing.to_string().contains("password"), "{missing}");
 
+    std::fs::write(&path, "\n").unwrap();
+    let empty = connect(&endpoint).await.unwrap_err();
+    assert_eq!(empty.kind(), ErrorKind::Config, "{empty}");
+    assert!(empty.message().contains(path.to_str().unwrap()), "{empty}");
+
     std::fs::write(&path, "the old one\n").unwrap();
     let refused = connect(&endpoint).await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Auth);

@@ -694,6 +694,7 @@ fn invalid_requests_fail_before_connecting() {
         let error = outcome.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Request, "{what}: {error}");
         assert!(error.to_string().contains(words), "{what}: {error}");
+        assert!(error.hint().is_some(), "{what}: {error}");
         assert!(
             !format!("{error} {error:?}").contains("hunter2"),
             "{what}: {error}"
