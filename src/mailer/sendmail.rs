@@ -135,7 +135,7 @@ impl Sendmail {
     /// | `EX_OSERR` (71), `EX_IOERR` (74), `EX_TEMPFAIL` (75) | `Closed` | yes |
     /// | `EX_PROTOCOL` (76) | `Protocol` | no |
     /// | any other exit status | `Refused` | no |
-    /// | a signal, or an exit with success, before it had read the whole message | `Closed` | yes |
+    /// | a signal, or an exit with success, before it had taken the whole message | `Closed` | yes |
     /// | a signal after that | `Closed` | [unknown](Error::outcome_unknown) |
     /// | the [time-out](Self::timeout) before the end of the message | `Timeout` | yes |
     /// | the time-out after it | `Timeout` | unknown |
@@ -143,6 +143,10 @@ impl Sendmail {
     /// | [delivery options](Message::delivery), a binary message ([`LineEnds::Keep`]) | `Unsupported` | no |
     ///
     /// [`LineEnds::Keep`]: crate::LineEnds::Keep
+    ///
+    /// A message that fits into the pipe, 64 KiB as a rule, may be taken before the program runs. If
+    /// it then exits with success and has not read it, as `/bin/true` does, the message counts as
+    /// accepted.
     ///
     /// # Cancel safety
     ///
