@@ -19,6 +19,8 @@ struct Script {
     login: Option<Login>,
     auth_in_clear: bool,
     messages: [Message; 3],
+    /// When the messages that wait for their hand-over are decided on, one after the other.
+    decisions: [Decision; 3],
     /// How large chunks are, where that is not left as it is.
     chunk_size: Option<u8>,
     split: [u8; 3],
@@ -45,6 +47,7 @@ struct Message {
     /// The recipients' domains, a bit for each.
     domains: u8,
     all_or_nothing: bool,
+    hand_over: bool,
     says_size: bool,
     content: Says,
     /// A bit for each of [`Wish::ALL`], all of which count only where the last bit is set.
@@ -57,6 +60,14 @@ enum Says {
     Nothing,
     Right,
     Binary,
+}
+
+/// What becomes of a message whose end is held back.
+#[derive(Arbitrary, Debug)]
+struct Decision {
+    /// The number of rounds before it, in which the server may speak and others may begin.
+    rounds: u8,
+    withdraws: bool,
 }
 
 /// What the server does when it is its turn.
@@ -356,6 +367,7 @@ fn transaction(message: &Message) -> Transaction {
     let recipients = (0..=message.recipients % 4).map(address);
     let mut transaction = Transaction::new(&Envelope::new(address(7), recipients).unwrap());
     transaction.all_or_nothing = message.all_or_nothing;
+    transaction.hand_over = message.hand_over;
     transaction.content = match (&message.content, message.text.is_ascii()) {
         (Says::Nothing, _) => Content::Unknown,
         (Says::Right, true) => Content::SevenBit,
@@ -393,9 +405,25 @@ fn play(script: &Script) -> Vec<Observed> {
     let mut turns = script.turns.iter().take(TURNS);
     let mut messages = script.messages.iter();
     let (mut login, mut current, mut quits) = (script.login.as_ref(), None, false);
+    let mut decisions = script.decisions.iter();
+    let mut rounds_awaited = 0;
     // Each round plays a turn of the server's, or does one thing of the client's: a login, three
-    // messages with their beginning, text and end, and the farewell.
+    // messages with their beginning, text, end and hand-over, and the farewell.
     for _ in 0..TURNS + 16 {
+        if session.awaits_permission() {
+            let decision = decisions.as_slice().first();
+            let decision = decision.expect("each message is decided on once");
+            if rounds_awaited < decision.rounds % 8 {
+                rounds_awaited += 1;
+            } else {
+                (rounds_awaited, _) = (0, decisions.next());
+                match decision.withdraws {
+                    true => session.withdraw(),
+                    false => session.hand_over(),
+                }
+                continue;
+            }
+        }
         match session.want {
             Step::Closed => return session.conclude().0,
             Step::Upgrade => session.upgraded(),
@@ -438,9 +466,9 @@ pub fn check(data: &[u8]) {
     let outcomes = events.iter().filter(|event| {
         matches!(
             event,
-            Observed::Step(
-                Step::Event(Event::Accepted { .. }) | Step::Event(Event::Rejected { .. })
-            )
+            Observed::Step(Step::Event(
+                Event::Accepted { .. } | Event::Rejected { .. } | Event::Withdrawn
+            ))
         )
     });
     assert!(outcomes.count() <= script.messages.len());

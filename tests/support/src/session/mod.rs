@@ -290,6 +290,11 @@ impl Session {
         self.settle();
     }
 
+    /// Whether the end of a message is held back until its hand-over.
+    pub fn awaits_permission(&self) -> bool {
+        self.first_awaiting_permission().is_some()
+    }
+
     fn first_awaiting_permission(&self) -> Option<usize> {
         self.transfers.iter().position(Transfer::awaits_permission)
     }
