@@ -17,7 +17,7 @@ mod template;
 #[path = "../trust/mod.rs"]
 mod trust;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::error::Error as _;
 use std::io::Write as _;
 use std::path::Path;
@@ -139,7 +139,7 @@ async fn run(options: &Options) -> Result<u8, Failure> {
     };
     mailing.check().await?;
     let journal = Journal::open_for(&options.journal, mailing.template.bytes()).await?;
-    let (lines, counts) = lines(&mailing.recipients, &journal, options.resend_unknown);
+    let lines = lines(&mailing.recipients, &journal, options.resend_unknown);
     let mut end = match trusted {
         Ok(()) => send(&pool, &journal, &mailing, &lines).await,
         Err(error) => {
@@ -155,7 +155,7 @@ async fn run(options: &Options) -> Result<u8, Failure> {
         end.journal_failure.get_or_insert(error.into());
     }
     pool.close().await;
-    let code = report(options, &journal, &mailing.recipients, counts, &end);
+    let code = report(options, &journal, &mailing.recipients, &end);
     end.journal_failure.map_or(Ok(code), Err)
 }
 
@@ -219,21 +219,21 @@ fn password(path: &Path) -> Result<envoi::Secret, Failure> {
     password::read(path, until).map_err(failure)
 }
 
-/// The lines to send, and the number of those that are final.
-fn lines(recipients: &Recipients, journal: &Journal, resend: bool) -> (Vec<Line>, Counts) {
-    let (mut lines, mut counts) = (Vec::new(), Counts::default());
+/// The lines to send.
+fn lines(recipients: &Recipients, journal: &Journal, resend: bool) -> Vec<Line> {
+    let mut lines = Vec::new();
     let mut keys = HashSet::new();
     let mut repeated = Vec::new();
     for (row, address) in recipients.addresses.iter().enumerate() {
         let key = recipients::key(address);
-        // A mailbox gets one message. The line that repeats it has the state that the first one
+        // A mailbox gets one message. A line that repeats it has the state that the first one
         // reaches.
         if !keys.insert(key.clone()) {
             repeated.push(recipients.lines[row]);
             continue;
         }
         match journal.state(&key) {
-            Some(JournalState::Sent | JournalState::Refused) => counts.skipped += 1,
+            Some(JournalState::Sent | JournalState::Refused) => {}
             Some(JournalState::InDoubt) if !resend => {}
             _ => lines.push(Line {
                 number: recipients.lines[row],
@@ -246,18 +246,18 @@ fn lines(recipients: &Recipients, journal: &Journal, resend: bool) -> (Vec<Line>
     if let Some(first) = repeated.first() {
         let count = repeated.len();
         print_error(&format!(
-            "lines that repeat a mailbox are not sent, as each mailbox gets one message: {count}, \
+            "each mailbox gets one message. Lines that repeat a mailbox have its outcome: {count}, \
                 the first is line {first}"
         ));
     }
-    (lines, counts)
+    lines
 }
 
 /// How sending has ended.
 #[derive(Default)]
 struct End {
-    /// The states of the messages that were answered in this run.
-    states: HashMap<String, JournalState>,
+    /// The keys of the messages that have an outcome of this run.
+    keys: HashSet<String>,
     /// The exit code of the last failure that concerns all messages.
     failure: Option<u8>,
     /// Why the journal could not record everything.
@@ -306,7 +306,7 @@ async fn send(pool: &Pool, journal: &Journal, mailing: &Mailing, lines: &[Line])
         let line = &lines[number];
         let recorded = journal.record(&line.key, &outcome);
         let state = journal.state(&line.key).unwrap_or(JournalState::NotSent);
-        end.states.insert(line.key.clone(), state);
+        end.keys.insert(line.key.clone());
         bar.inc(1);
         let failure = match (recorded, &outcome) {
             // The error of the callback is that of the journal.
@@ -364,24 +364,15 @@ fn bar(messages: usize) -> ProgressBar {
 
 /// Counts and prints the outcomes of the lines, and returns the exit code, which is about the
 /// whole journal.
-fn report(
-    options: &Options,
-    journal: &Journal,
-    recipients: &Recipients,
-    mut counts: Counts,
-    end: &End,
-) -> u8 {
-    let mut keys = HashSet::new();
+fn report(options: &Options, journal: &Journal, recipients: &Recipients, end: &End) -> u8 {
+    let mut counts = Counts::default();
     for address in &recipients.addresses {
         let key = recipients::key(address);
-        let is_first = keys.insert(key.clone());
-        let is_final = end.states.get(&key).copied();
+        let is_new = end.keys.contains(&key);
         match journal.state(&key) {
             Some(state) if is_in_doubt(state) => counts.unknown += 1,
-            Some(JournalState::Sent) if is_first && is_final.is_some() => counts.sent += 1,
-            Some(JournalState::Refused) if is_first && is_final.is_some() => counts.refused += 1,
-            // Counted before.
-            Some(JournalState::Sent | JournalState::Refused) if is_first => {}
+            Some(JournalState::Sent) if is_new => counts.sent += 1,
+            Some(JournalState::Refused) if is_new => counts.refused += 1,
             Some(JournalState::Sent | JournalState::Refused) => counts.skipped += 1,
             _ => counts.waiting += 1,
         }
@@ -418,14 +409,15 @@ fn report(
     };
     // A closed standard error does not change what was sent.
     let _ = std::io::stdout().write_all(text.as_bytes());
-    let has_refused = entries
-        .iter()
-        .any(|entry| entry.state == JournalState::Refused);
-    match waiting {
-        _ if in_doubt().next().is_some() => 79,
-        _ if has_refused => 69,
-        0 => 0,
-        _ => end.failure.unwrap_or(75),
+    let has = |state| entries.iter().any(|entry| entry.state == state);
+    if in_doubt().next().is_some() {
+        79
+    } else if has(JournalState::Refused) {
+        69
+    } else if waiting > 0 || has(JournalState::NotSent) {
+        end.failure.unwrap_or(75)
+    } else {
+        0
     }
 }
 

@@ -492,10 +492,70 @@ async fn a_refused_copy_leaves_a_message_in_doubt() {
 /// A mailbox gets one message, and each line is counted once.
 #[tokio::test]
 async fn repeated_mailboxes_get_one_message() {
-    let csv = "email,name,id\na@example.com,A,1\na@EXAMPLE.com,B,2\nb@example.com,C,3\n";
-    let mailing = Mailing::new(Server::builder(), TEMPLATE, csv).await;
-    assert_eq!(mailing.counts(&[], 0).await, [2, 0, 0, 1, 0]);
-    assert_eq!(mailing.server.messages().len(), 2);
+    let csv = "email,name,id\nb@example.com,C,3\na@example.com,A,1\na@EXAMPLE.com,B,2\n";
+    for (builder, counts, code, later, later_code) in [
+        (Server::builder(), [3, 0, 0, 0, 0], 0, [0, 0, 0, 3, 0], 0),
+        (
+            Server::builder().refuse_recipient("a@example.com", "550 5.1.1 No such user"),
+            [1, 2, 0, 0, 0],
+            69,
+            [0, 0, 0, 3, 0],
+            69,
+        ),
+        (
+            Server::builder().fault(Fault::reply(Step::Rcpt, "450 4.2.1 Busy").matching("a@")),
+            [1, 0, 0, 0, 2],
+            75,
+            [0, 0, 0, 1, 2],
+            75,
+        ),
+        (
+            Server::builder().fault(Fault::close(Step::Accepted).matching("a@").times(1)),
+            [1, 0, 2, 0, 0],
+            79,
+            [0, 0, 2, 1, 0],
+            79,
+        ),
+    ] {
+        let mailing = Mailing::new(builder, TEMPLATE, csv).await;
+        // The message to the other mailbox is answered first.
+        let run = mailing.run(&["--json", "--connections", "1"]).await;
+        run.says("Lines that repeat a mailbox have its outcome: 1, the first is line 4");
+        let object = run.exits_with(code).json();
+        let names = ["sent", "refused", "unknown", "skipped", "waiting"];
+        assert_eq!(names.map(|name| object[name].as_u64().unwrap()), counts);
+        assert!(
+            mailing
+                .received()
+                .values()
+                .all(|received| received.len() == 1)
+        );
+        assert_eq!(mailing.counts(&[], later_code).await, later);
+    }
+}
+
+/// The exit code is about the whole journal, and the numbers about the lines.
+#[tokio::test]
+async fn the_exit_code_is_about_recipients_that_were_removed_too() {
+    let busy = Fault::reply(Step::Message, "451 4.3.0 Try later").matching("user0@");
+    for (fault, code) in [
+        (busy, 75),
+        (
+            Fault::reply(Step::Rcpt, "550 5.1.1 No").matching("user0@"),
+            69,
+        ),
+        (Fault::close(Step::Accepted).matching("user0@"), 79),
+    ] {
+        let mailing = Mailing::new(Server::builder().fault(fault), TEMPLATE, &csv(1)).await;
+        mailing.run(&[]).await.exits_with(code);
+        mailing.write(
+            "recipients.csv",
+            csv(2).replace("user0@example.com,User 0,0\n", ""),
+        );
+        assert_eq!(mailing.counts(&[], code).await, [1, 0, 0, 0, 0]);
+        mailing.write("recipients.csv", csv(0));
+        assert_eq!(mailing.counts(&[], code).await, [0, 0, 0, 0, 0]);
+    }
 }
 
 #[tokio::test]
