@@ -24,7 +24,8 @@ pub struct Options {
     /// smtp://host:25?tls=none
     #[arg(long)]
     pub url: String,
-    /// A CSV file in UTF-8 with a header line; the column `email` is the recipient
+    /// A CSV file in UTF-8 with a header line; the column `email` is the recipient. Each mailbox
+    /// gets one message
     #[arg(long, value_name = "FILE")]
     pub recipients: PathBuf,
     /// A raw message; {{column}} is replaced in its headers and texts

@@ -24,11 +24,17 @@ impl Recipients {
         let bytes = std::fs::read(path)
             .map_err(|error| Failure::new(66, format!("--recipients cannot be read: {error}")))?;
         let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
+        let mut lines = Lines {
+            text,
+            at: 0,
+            number: 1,
+        };
         let mut reader = csv::Reader::from_reader(text);
-        let columns = reader.headers().map_err(|error| at(&error, 1))?.clone();
+        let columns = reader
+            .headers()
+            .map_err(|error| failure(&error, &mut lines))?;
         let columns: Vec<String> = columns.iter().map(|name| name.trim().to_owned()).collect();
-        let email = column(&columns, "email")
-            .map_err(|cause| Failure::request(format!("line 1 of the recipients: {cause}")))?;
+        let email = column(&columns, "email").map_err(|cause| lines.failure(&cause))?;
         let mut recipients = Recipients {
             columns,
             rows: Vec::new(),
@@ -36,23 +42,58 @@ impl Recipients {
             addresses: Vec::new(),
         };
         let mut record = StringRecord::new();
-        loop {
-            let line = reader.position().line();
-            if !reader
-                .read_record(&mut record)
-                .map_err(|error| at(&error, line))?
-            {
-                return Ok(recipients);
-            }
-            let line = record.position().map_or(line, csv::Position::line);
-            let address = Address::new(record[email].trim()).map_err(|error| {
-                Failure::request(format!("line {line} of the recipients: {error}"))
-            })?;
+        while reader
+            .read_record(&mut record)
+            .map_err(|error| failure(&error, &mut lines))?
+        {
+            lines.go_to(record.position());
+            let address = Address::new(record[email].trim())
+                .map_err(|error| lines.failure(&error.to_string()))?;
             recipients.addresses.push(address);
-            recipients.lines.push(line);
+            recipients.lines.push(lines.number);
             recipients.rows.push(record.clone());
         }
+        match is_unclosed(&text[lines.at..]) {
+            true => Err(lines.failure("a quote is not closed")),
+            false => Ok(recipients),
+        }
     }
+}
+
+/// The number of the line in which a record begins. That of `csv` is too small where lines end with
+/// CRLF.
+struct Lines<'t> {
+    text: &'t [u8],
+    at: usize,
+    number: u64,
+}
+
+impl Lines<'_> {
+    /// Goes on to a record, which begins after empty lines.
+    fn go_to(&mut self, position: Option<&csv::Position>) {
+        let start = position.map_or(self.at, |position| position.byte() as usize);
+        let mut after = self.text[start..].iter();
+        let begins = after.position(|byte| !b"\r\n".contains(byte));
+        let start = start + begins.unwrap_or_default();
+        let passed = self.text[self.at..start].iter();
+        self.number += passed.filter(|byte| **byte == b'\n').count() as u64;
+        self.at = start;
+    }
+
+    fn failure(&self, cause: &str) -> Failure {
+        Failure::request(format!("line {} of the recipients: {cause}", self.number))
+    }
+}
+
+/// Whether the last record, which is in this text, has a quote that is not closed, and so all lines
+/// that follow. A quote at its end would close it, and change nothing.
+fn is_unclosed(text: &[u8]) -> bool {
+    let records = |text: &[u8]| {
+        let mut reader = csv::ReaderBuilder::new();
+        let mut reader = reader.has_headers(false).flexible(true).from_reader(text);
+        reader.byte_records().flatten().collect::<Vec<_>>()
+    };
+    records(text) == records(&[text, b"\""].concat())
 }
 
 /// Finds a column. A name that two columns have is ambiguous.
@@ -66,8 +107,8 @@ pub fn column(columns: &[String], name: &str) -> Result<usize, String> {
     }
 }
 
-fn at(error: &csv::Error, line: u64) -> Failure {
-    let line = error.position().map_or(line, csv::Position::line);
+fn failure(error: &csv::Error, lines: &mut Lines<'_>) -> Failure {
+    lines.go_to(error.position());
     let cause = match error.kind() {
         csv::ErrorKind::Utf8 { .. } => "it is not UTF-8".to_owned(),
         csv::ErrorKind::UnequalLengths {
@@ -77,7 +118,7 @@ fn at(error: &csv::Error, line: u64) -> Failure {
         }
         _ => error.to_string(),
     };
-    Failure::request(format!("line {line} of the recipients: {cause}"))
+    lines.failure(&cause)
 }
 
 /// The key of a mailbox in the journal. The case and the form of a domain do not matter.

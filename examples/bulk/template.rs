@@ -1,8 +1,8 @@
 //! The template: a raw message in which `{{column}}` is replaced.
 //!
 //! Each place has its own encoding: encoded words in headers, quoted names in lists of addresses,
-//! percent-encoding in the URLs of List headers, character references in HTML, and the transfer
-//! encoding of each text part. So the template is taken apart once, and each message is put
+//! parameters by RFC 2231, percent-encoding in the URLs of List headers, character references in
+//! HTML, backslashes in calendars, and the transfer encoding of each text part. So the template is taken apart once, and each message is put
 //! together from its pieces.
 
 use std::borrow::Cow;
@@ -10,8 +10,8 @@ use std::borrow::Cow;
 use base64::Engine as _;
 use csv::StringRecord;
 use envoi::Address;
-use envoi::mail_builder::headers::{Header as _, address, date::Date, text};
-use mail_parser::{Encoding, HeaderValue, MessageParser, MessagePart, MimeHeaders as _, PartType};
+use envoi::mail_builder::headers::{Header as _, address, content_type, date::Date, text};
+use mail_parser::{ContentType, Encoding, MessageParser, MessagePart, MimeHeaders as _, PartType};
 use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, utf8_percent_encode};
 use sha2::{Digest as _, Sha256};
 
@@ -33,6 +33,8 @@ enum Piece {
     Text(String, Text),
     /// A field of addresses, each with a name and an address.
     Addresses(String, Vec<(Text, Text)>),
+    /// A field of a value and its parameters.
+    Parameters(String, String, Vec<(String, Text)>),
     /// Another field. In a list field, values in angle brackets are parts of URLs.
     Structured(String, Text, bool),
     /// A text, with the field that says how it is encoded.
@@ -41,7 +43,7 @@ enum Piece {
 
 struct Body {
     text: Text,
-    is_html: bool,
+    escape: fn(&str) -> Cow<'_, str>,
     encoding: Encoding,
     is_8bit: bool,
     /// The fields that the part has beside its encoding.
@@ -73,6 +75,11 @@ const ADDRESSES: &[&str] = &[
     "resent-to",
     "resent-cc",
     "resent-bcc",
+    "disposition-notification-to",
+    "return-receipt-to",
+    "mail-followup-to",
+    "mail-reply-to",
+    "errors-to",
 ];
 
 /// Fields with a structure that has no encoded words.
@@ -81,26 +88,22 @@ const STRUCTURED: &[&str] = &[
     "in-reply-to",
     "references",
     "date",
-    "mime-version",
-    "content-type",
-    "content-transfer-encoding",
-    "content-disposition",
     "content-id",
     "return-path",
     "auto-submitted",
     "precedence",
 ];
 
+/// Fields that say how a message is to be read.
+const FIXED: &[&str] = &[
+    "mime-version",
+    "content-type",
+    "content-transfer-encoding",
+    "content-disposition",
+];
+
 /// What a URL in angle brackets cannot have.
 const NOT_IN_URL: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'<').add(b'>');
-
-/// What an encoded parameter cannot have (RFC 2231, 7); columns stay.
-const NOT_IN_PARAMETER: &AsciiSet = &NON_ALPHANUMERIC
-    .remove(b'-')
-    .remove(b'.')
-    .remove(b'_')
-    .remove(b'{')
-    .remove(b'}');
 
 impl Template {
     /// Takes a message apart, whose columns must all be known.
@@ -139,11 +142,17 @@ impl Template {
                 }
                 continue;
             };
+            if part.is_encoding_problem {
+                return Err(parser.failure(
+                    part.offset_body as usize,
+                    "the text is not encoded as its Content-Transfer-Encoding says",
+                ));
+            }
             at = part.offset_end as usize;
             let encoding = part.content_transfer_encoding().unwrap_or_default();
             pieces.push(Piece::Body(Body {
                 text: parser.text(text, part.offset_body as usize)?,
-                is_html: matches!(part.body, PartType::Html(_)),
+                escape: escape(part),
                 encoding: part.encoding,
                 is_8bit: encoding.eq_ignore_ascii_case("8bit"),
                 fields,
@@ -251,41 +260,43 @@ impl Parser<'_> {
             let name = header.name.as_str().to_owned();
             let lower = name.to_ascii_lowercase();
             if name.contains("{{") {
-                let line = self.line(start);
-                return Err(Failure::request(format!(
-                    "line {line} of the template: a column cannot be in the name of a header"
-                )));
+                return Err(self.failure(start, "a column cannot be in the name of a header"));
             }
             has_version |= lower == "mime-version";
-            match lower.as_str() {
-                "content-transfer-encoding" if is_encoded => continue,
-                "content-type" if is_encoded => {
-                    // One without a value is left out.
-                    if let HeaderValue::ContentType(value) = &header.value {
-                        has_type = true;
-                        let text = self.text(&content_type(value), start)?;
-                        pieces.push(Piece::Structured(name, text, false));
-                    }
-                    continue;
-                }
-                _ => {}
-            }
             let value = unfolded(value);
-            let decoded = match &header.value {
-                HeaderValue::Text(text) => text.as_ref(),
-                _ => &value,
-            };
-            if !value.contains("{{") && !decoded.contains("{{") {
-                pieces.push(Piece::Literal(raw.to_vec()));
-                continue;
-            }
-            pieces.push(if ADDRESSES.contains(&lower.as_str()) {
-                Piece::Addresses(name, self.addresses(&value, start)?)
-            } else if STRUCTURED.contains(&lower.as_str()) || lower.starts_with("list-") {
-                let is_list = lower.starts_with("list-");
-                Piece::Structured(name, self.text(&value, start)?, is_list)
-            } else {
-                Piece::Text(name, self.text(&decode(&value), start)?)
+            let decoded = decode(&value);
+            let parsed = header.value.as_content_type();
+            let mut parameters = parsed.iter().flat_map(|parsed| parameters(parsed));
+            let has_column = value.contains("{{")
+                || decoded.contains("{{")
+                || parameters.any(|(_, value)| value.contains("{{"));
+            pieces.push(match (lower.as_str(), parsed) {
+                ("content-transfer-encoding", _) if is_encoded && !has_column => continue,
+                ("content-type", Some(parsed)) if is_encoded => {
+                    has_type = true;
+                    self.parameters(name, parsed, &decoded, true, start)?
+                }
+                // One without a value is left out.
+                ("content-type", None) if is_encoded => continue,
+                _ if !has_column => Piece::Literal(raw.to_vec()),
+                ("content-type" | "content-disposition", Some(parsed)) => {
+                    self.parameters(name, parsed, &decoded, false, start)?
+                }
+                (field, _) if FIXED.contains(&field) => {
+                    return Err(self.failure(start, &format!("a column cannot be in {name}")));
+                }
+                (field, _) if ADDRESSES.contains(&field) => {
+                    Piece::Addresses(name, self.addresses(&value, start)?)
+                }
+                (field, _) if STRUCTURED.contains(&field) || field.starts_with("list-") => {
+                    if decoded != value {
+                        let cause = format!("{name} has an encoded word and a column");
+                        return Err(self.failure(start, &cause));
+                    }
+                    let is_list = field.starts_with("list-");
+                    Piece::Structured(name, self.text(&value, start)?, is_list)
+                }
+                _ => Piece::Text(name, self.text(&decoded, start)?),
             });
         }
         let end = part.offset_body as usize;
@@ -303,6 +314,44 @@ impl Parser<'_> {
         Ok(pieces)
     }
 
+    /// A field whose parameters have columns. That of a text that is encoded anew says UTF-8.
+    fn parameters(
+        &self,
+        name: String,
+        parsed: &ContentType<'_>,
+        decoded: &str,
+        is_encoded: bool,
+        offset: usize,
+    ) -> Result<Piece, Failure> {
+        let mut found = parameters(parsed);
+        let kind = match parsed.subtype() {
+            Some(subtype) => format!("{}/{subtype}", parsed.ctype()),
+            None => parsed.ctype().to_owned(),
+        };
+        let in_values = found.iter().filter(|(name, value)| {
+            let is_fixed = name == "boundary" || name == "charset";
+            !is_fixed && value.contains("{{")
+        });
+        let in_values: usize = in_values.map(|(_, value)| count_columns(value)).sum();
+        let all: usize = found.iter().map(|(_, value)| count_columns(value)).sum();
+        if in_values < all.max(count_columns(decoded)) {
+            let cause = format!(
+                "in {name}, a column can only be in the value of a parameter, and not of \
+                    `boundary` or `charset`"
+            );
+            return Err(self.failure(offset, &cause));
+        }
+        if is_encoded {
+            found.retain(|(name, _)| name != "charset");
+            found.insert(0, ("charset".to_owned(), "utf-8".to_owned()));
+        }
+        let parameters = found
+            .into_iter()
+            .map(|(name, value)| Ok((name, self.text(&value, offset)?)));
+        let parameters = parameters.collect::<Result<_, Failure>>()?;
+        Ok(Piece::Parameters(name, kind, parameters))
+    }
+
     /// Splits a list of addresses.
     fn addresses(&self, value: &str, offset: usize) -> Result<Vec<(Text, Text)>, Failure> {
         let (mut items, mut item) = (Vec::new(), String::new());
@@ -317,10 +366,7 @@ impl Parser<'_> {
                     continue;
                 }
                 ';' | ':' if !is_quoted => {
-                    let line = self.line(offset);
-                    return Err(Failure::request(format!(
-                        "line {line} of the template: a group of addresses cannot have columns"
-                    )));
+                    return Err(self.failure(offset, "a group of addresses cannot have columns"));
                 }
                 _ => {}
             }
@@ -351,20 +397,33 @@ impl Parser<'_> {
         let mut segments = Vec::new();
         let mut rest = text;
         while let Some((before, after)) = rest.split_once("{{") {
-            let Some((name, remaining)) = after.split_once("}}") else {
-                break;
-            };
-            let column = recipients::column(self.columns, name.trim()).map_err(|cause| {
+            let failure = |cause: &str| {
                 let read = text.len() - after.len();
                 let line = self.line(offset) + text[..read].matches('\n').count();
                 Failure::request(format!("line {line} of the template: {cause}"))
-            })?;
+            };
+            let Some((name, remaining)) = after.split_once("}}") else {
+                return Err(failure("a `{{` without `}}`"));
+            };
+            // What is not valid was replaced by this character.
+            if text.contains('\u{fffd}') {
+                return Err(failure(
+                    "a text with columns is not valid in its character set",
+                ));
+            }
+            let column = recipients::column(self.columns, name.trim());
+            let column = column.map_err(|cause| failure(&cause))?;
             segments.push(Segment::Literal(before.to_owned()));
             segments.push(Segment::Column(column));
             rest = remaining;
         }
         segments.push(Segment::Literal(rest.to_owned()));
         Ok(Text(segments))
+    }
+
+    fn failure(&self, offset: usize, cause: &str) -> Failure {
+        let line = self.line(offset);
+        Failure::request(format!("line {line} of the template: {cause}"))
     }
 
     fn line(&self, offset: usize) -> usize {
@@ -419,6 +478,14 @@ impl Piece {
                 out.extend(format!("{name}: ").bytes());
                 address::Address::new_list(addresses).write_header(out, name.len() + 2);
             }
+            Piece::Parameters(name, kind, parameters) => {
+                let mut field = content_type::ContentType::new(kind);
+                for (name, value) in parameters {
+                    field = field.attribute(name, one_line(&value.plain(row)));
+                }
+                out.extend(format!("{name}: ").bytes());
+                field.write_header(out, name.len() + 2);
+            }
             Piece::Structured(name, text, is_list) => {
                 let text = text.render(row, |before, value| {
                     let url = before.rfind('<').map(|at| &before[at + 1..]);
@@ -460,12 +527,7 @@ impl Body {
         for field in &self.fields {
             field.render(row, out)?;
         }
-        let text = self.text.render(row, |_, value| {
-            Ok(match self.is_html {
-                true => escape_html(value),
-                false => value.into(),
-            })
-        })?;
+        let text = self.text.render(row, |_, value| Ok((self.escape)(value)))?;
         let text = text.replace("\r\n", "\n").replace(['\r', '\n'], "\r\n");
         // A value may have a line that is a delimiter of the multipart; a signature is none.
         let is_plain = |line: &str| {
@@ -507,23 +569,34 @@ fn count_lines(bytes: &[u8]) -> usize {
     bytes.iter().filter(|byte| **byte == b'\n').count()
 }
 
-/// The value of the field Content-Type of a text that is UTF-8 now.
-fn content_type(value: &mail_parser::ContentType<'_>) -> String {
-    let subtype = value.subtype().unwrap_or("plain");
-    let mut field = format!("{}/{subtype}; charset=utf-8", value.ctype());
-    let attributes = value.attributes().unwrap_or_default().iter();
-    for attribute in attributes.filter(|other| !other.name.eq_ignore_ascii_case("charset")) {
-        let (name, value) = (&attribute.name, decode(&attribute.value));
-        field += &if value.is_ascii() {
-            let text = value.replace('\\', "\\\\").replace('"', "\\\"");
-            format!(";\r\n {name}=\"{text}\"")
-        } else {
-            // RFC 2231, 4.
-            let text = utf8_percent_encode(&value, NOT_IN_PARAMETER);
-            format!(";\r\n {name}*=utf-8''{text}")
-        };
+/// The parameters of a field, decoded. Some programs use encoded words there.
+fn parameters(parsed: &ContentType<'_>) -> Vec<(String, String)> {
+    let attributes = parsed.attributes().unwrap_or_default();
+    // mail-parser makes a parameter of the language of an encoded one (RFC 2231, 5).
+    let is_language = |name: &str| {
+        let name = name.strip_suffix("-language");
+        name.is_some_and(|name| attributes.iter().any(|other| other.name == name))
+    };
+    let attributes = attributes
+        .iter()
+        .filter(|attribute| !is_language(&attribute.name));
+    let decoded =
+        attributes.map(|attribute| (attribute.name.to_string(), decode(&attribute.value)));
+    decoded.collect()
+}
+
+fn count_columns(text: &str) -> usize {
+    text.matches("{{").count()
+}
+
+/// How a value is written in the text of a part.
+fn escape(part: &MessagePart<'_>) -> fn(&str) -> Cow<'_, str> {
+    let subtype = part.content_type().and_then(|kind| kind.subtype());
+    match subtype {
+        _ if matches!(part.body, PartType::Html(_)) => escape_html,
+        Some("calendar" | "vcard") => escape_calendar,
+        _ => |value| value.into(),
     }
-    field
 }
 
 /// The value of a field on one line.
@@ -574,6 +647,21 @@ fn escape_html(value: &str) -> Cow<'_, str> {
         .replace('<', "&lt;")
         .replace('>', "&gt;");
     value.replace('"', "&quot;").replace('\'', "&#39;").into()
+}
+
+/// Escapes a text of a calendar or card (RFC 5545, 3.3.11; RFC 6350, 3.4).
+fn escape_calendar(value: &str) -> Cow<'_, str> {
+    if !value.contains(['\\', ';', ',', '\r', '\n']) {
+        return value.into();
+    }
+    let value = value
+        .replace('\\', "\\\\")
+        .replace(';', "\\;")
+        .replace(',', "\\,");
+    value
+        .replace("\r\n", "\n")
+        .replace(['\r', '\n'], "\\n")
+        .into()
 }
 
 fn base64_lines(bytes: &[u8]) -> Vec<u8> {

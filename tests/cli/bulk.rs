@@ -6,7 +6,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use envoi::testing::{Builder, Fault, Server, Step};
-use mail_parser::MessageParser;
+use mail_parser::{MessageParser, MimeHeaders as _};
 use serde_json::{Value, json};
 use support::program::{self, Run};
 use tempfile::TempDir;
@@ -256,7 +256,7 @@ async fn a_value_adds_no_part() {
             let body = message.body_text(0).unwrap().replace("\r\n", "\n");
             assert_eq!(body.trim_end(), value.trim_end(), "{text}");
             assert!(text.contains(" name=\"7.txt\""), "{text}");
-            assert!(text.contains(" title*=utf-8''%C3%9Cbersicht"), "{text}");
+            assert!(text.contains(" title*=UTF-8''%C3%9Cbersicht"), "{text}");
         }
     }
 }
@@ -325,6 +325,77 @@ async fn bad_input_is_refused_before_anything_is_sent() {
             64,
             "line 4 of the template: a column cannot be in the name of a header",
         ),
+        (
+            "From: a@example.org\nContent-Type: multipart/mixed; boundary=b{{id}}\n\n\
+                --b{{id}}\n\nHi.\n--b{{id}}--\n",
+            &good,
+            64,
+            "line 2 of the template: in Content-Type, a column can only be in the value",
+        ),
+        (
+            "From: a@example.org\nContent-Type: {{name}}; x=y\n\nHi.\n",
+            &good,
+            64,
+            "line 2 of the template: in Content-Type, a column can only be in the value",
+        ),
+        (
+            "From: a@example.org\nContent-Disposition: inline; {{name}}=y\n\nHi.\n",
+            &good,
+            64,
+            "line 2 of the template: in Content-Disposition, a column can only be in the value",
+        ),
+        (
+            "From: a@example.org\nContent-Transfer-Encoding: {{name}}\n\nHi.\n",
+            &good,
+            64,
+            "line 2 of the template: a column cannot be in Content-Transfer-Encoding",
+        ),
+        (
+            "From: a@example.org\nList-Id: =?utf-8?Q?=7B=7Bname=7D=7D?= <a.b>\n\nHi.\n",
+            &good,
+            64,
+            "line 2 of the template: List-ID has an encoded word and a column",
+        ),
+        (
+            "From: a@example.org\n\nHi, {{name}.\n",
+            &good,
+            64,
+            "line 3 of the template: a `{{` without `}}`",
+        ),
+        (
+            "From: a@example.org\nContent-Type: text/html\n\
+                Content-Transfer-Encoding: base64\n\n<a href=\"x\">{{name}}</a>\n",
+            &good,
+            64,
+            "line 5 of the template: the text is not encoded as its Content-Transfer-Encoding says",
+        ),
+        (
+            "From: a@example.org\nContent-Type: text/plain; charset=utf-8\n\
+                Content-Transfer-Encoding: base64\n\n/HZvbiB7e25hbWV9fQ==\n",
+            &good,
+            64,
+            "line 5 of the template: a text with columns is not valid in its character set",
+        ),
+        // The lines after a quote would be one field.
+        (
+            TEMPLATE,
+            "email,id,name\r\na@example.com,1,A\r\nb@example.com,2,\"B\r\nc@example.com,3,C\r\n",
+            64,
+            "line 3 of the recipients: a quote is not closed",
+        ),
+        (
+            TEMPLATE,
+            "email,id,\"name\na@example.com,1,A\n",
+            64,
+            "line 1 of the recipients: a quote is not closed",
+        ),
+        // Lines are counted as in an editor.
+        (
+            TEMPLATE,
+            "email,name,id\r\n\r\na@example.com,\"A\r\nB\",1\r\n\r\nb.example.com,B,2\r\n",
+            64,
+            "line 6 of the recipients",
+        ),
         // What envoi refuses to send.
         (
             "From: a@example.org\nFrom: b@example.org\n\nHi.\n",
@@ -366,6 +437,89 @@ async fn bad_input_is_refused_before_anything_is_sent() {
         let run = mailing.run(more).await;
         assert!(!run.exits_with(64).stderr.contains("Xyzzy"));
     }
+}
+
+/// A name that is not ASCII is encoded by RFC 2231, and encoded words have columns, too.
+#[tokio::test]
+async fn parameters_and_encoded_words_take_any_value() {
+    const VALUES: [&str; 4] = [
+        "report",
+        "J\u{f6} \"<b>\"; x=y",
+        "a\r\nContent-Type: text/html\r\n\r\n--b",
+        "\u{f6}\u{1f600}'%41",
+    ];
+    let template = "From: =?utf-8?Q?Gr=C3=BC=C3=9Fe_f=C3=BCr_=7B=7Bx=7D=7D?= <news@example.org>\n\
+        To: {{email}}\nSubject: =?iso-8859-1?Q?=FCber?= =?utf-8?B?IHt7eH19?=\n\
+        MIME-Version: 1.0\nContent-Type: multipart/mixed; boundary=b; x={{x}}\n\n--b\n\
+        Content-Type: text/plain; name={{x}}.txt\n\
+        Content-Disposition: attachment; filename=\"{{x}}.txt\"; size=7\n\nHi.\n--b\n\
+        Content-Type: application/pdf; name=\"=?utf-8?Q?=7B=7Bx=7D=7D?=.pdf\"\n\
+        Content-Disposition: attachment; filename*=utf-8'en'%C3%BC%7B%7Bx%7D%7D.pdf\n\n\
+        %PDF\n--b\nContent-Type: application/pdf\nContent-Disposition: attachment;\n \
+        filename*0=\"{{x\";\n filename*1=\"}}.pdf\"\n\n%PDF\n--b--\n";
+    for value in VALUES
+        .map(str::to_owned)
+        .into_iter()
+        .chain(["\u{f6}".repeat(300)])
+    {
+        let quoted = value.replace('"', "\"\"");
+        let csv = format!("email,x\nyou@example.com,\"{quoted}\"\n");
+        let mailing = Mailing::new(Server::builder(), template, &csv).await;
+        mailing.run(&[]).await.exits_with(0);
+        let content = mailing.one();
+        let text = String::from_utf8(content.clone()).unwrap();
+        assert!(text.is_ascii(), "{text}");
+        let message = MessageParser::new().parse(&content).unwrap();
+        assert_eq!(message.parts.len(), 4, "{text}");
+        let value = value.split_whitespace().collect::<Vec<_>>().join(" ");
+        let from = message.from().unwrap().first().unwrap();
+        let name = format!("Gr\u{fc}\u{df}e f\u{fc}r {value}");
+        assert_eq!(
+            (from.name(), from.address()),
+            (Some(&*name), Some("news@example.org"))
+        );
+        let subject = format!("\u{fc}ber {value}");
+        assert_eq!(message.subject(), Some(&*subject), "{text}");
+        let parameters = |part: usize| {
+            let part = &message.parts[part];
+            let name = |field: Option<&mail_parser::ContentType<'_>>, name: &str| {
+                field
+                    .and_then(|field| field.attribute(name))
+                    .map(str::to_owned)
+            };
+            let disposition = name(part.content_disposition(), "filename");
+            (name(part.content_type(), "name"), disposition)
+        };
+        let named = |name: &str| Some(name.replace("{x}", &value));
+        assert_eq!(
+            parameters(1),
+            (named("{x}.txt"), named("{x}.txt")),
+            "{text}"
+        );
+        assert_eq!(
+            parameters(2),
+            (named("{x}.pdf"), named("\u{fc}{x}.pdf")),
+            "{text}"
+        );
+        assert_eq!(parameters(3), (None, named("{x}.pdf")), "{text}");
+        let kind = message.content_type().unwrap();
+        assert_eq!(kind.attribute("x"), Some(&*value), "{text}");
+        assert!(text.contains(" size=\"7\""), "{text}");
+    }
+}
+
+/// A value adds no property to a calendar.
+#[tokio::test]
+async fn calendars_take_escaped_values() {
+    let template = "From: news@example.org\nMIME-Version: 1.0\n\
+        Content-Type: text/calendar; method=REQUEST\n\nBEGIN:VEVENT\nSUMMARY:{{x}}\nEND:VEVENT\n";
+    let csv = "email,x\nyou@example.com,\"a, b; \\c\r\nATTENDEE:mailto:evil@example.net\nd\"\n";
+    let mailing = Mailing::new(Server::builder(), template, csv).await;
+    mailing.run(&[]).await.exits_with(0);
+    let text = String::from_utf8(mailing.one()).unwrap();
+    let expected = "\r\nSUMMARY:a\\, b\\; \\\\c\\nATTENDEE:mailto:evil@example.net\\nd\r\n";
+    assert!(text.contains(expected), "{text}");
+    assert!(text.contains("method=\"REQUEST\""), "{text}");
 }
 
 /// A field that has a column is there once, and its value is written as the field needs it.
