@@ -171,6 +171,10 @@ impl Resolver {
         self
     }
 
+    pub(crate) fn get_timeout(&self) -> Duration {
+        self.timeout
+    }
+
     /// The resolver with this time-out, unless its own is shorter.
     pub(crate) fn within(&self, limit: Duration) -> Self {
         self.clone().timeout(self.timeout.min(limit))

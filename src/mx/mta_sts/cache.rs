@@ -5,9 +5,11 @@ use std::fmt;
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
+use tokio::sync::watch;
 use tokio::task::spawn_blocking;
+use tokio::time::{Instant, timeout_at};
 
 use super::folder::Folder;
 use super::{
@@ -22,6 +24,9 @@ use crate::{Error, ErrorKind, Phase};
 const MAX_DOMAINS: usize = 4096;
 /// The maximum size of these policies, in bytes. One of 64 KiB takes several times as much.
 const MAX_SIZE: usize = 64 * 1024 * 1024;
+/// How long a message waits for DNS and HTTPS while a stored policy is valid, of which RFC 8461,
+/// 5.1 says that it applies where a newer one cannot be had. A fetch goes on meanwhile.
+const REFRESH_WAIT: Duration = Duration::from_secs(5);
 
 /// Finds the policies of domains, and keeps them for the time that they name: in memory, and in a
 /// folder if one is given. Clones share what they keep.
@@ -61,14 +66,13 @@ struct Shared {
 #[derive(Default)]
 struct Kept {
     entry: Entry,
-    /// The size of the policy, which can be read while the entry is locked.
+    /// The size of the policy.
     size: usize,
 }
 
-type Entry = Arc<tokio::sync::Mutex<Known>>;
+type Entry = Arc<Mutex<Known>>;
 
-/// What is known of a domain. Locked while its policy is looked for, so that it is fetched once
-/// for many messages.
+/// What is known of a domain.
 #[derive(Default)]
 struct Known {
     state: PolicyState,
@@ -76,6 +80,30 @@ struct Known {
     is_loaded: bool,
     /// Why the last fetch failed.
     failure: Option<FetchError>,
+    /// The fetch that was started last, if it has not ended.
+    fetch: Option<Fetch>,
+}
+
+/// A fetch for all messages that need the policy. It is a task of its own, so that it ends in any
+/// case.
+#[derive(Clone)]
+struct Fetch {
+    since: Instant,
+    /// Whether the policy could be had and stored, at the end.
+    result: watch::Receiver<Option<Result<(), DiscoveryError>>>,
+}
+
+impl Fetch {
+    /// Whether its task has not ended, nor the runtime that it was started in.
+    fn is_under_way(&self) -> bool {
+        self.result.has_changed().is_ok()
+    }
+
+    /// Waits for the end. `None` if that does not come in time.
+    async fn end(mut self, until: Instant) -> Option<Result<(), DiscoveryError>> {
+        let ended = timeout_at(until, self.result.wait_for(Option::is_some)).await;
+        ended.ok()?.ok()?.clone()
+    }
 }
 
 /// What was found out about the policy of a domain.
@@ -161,78 +189,192 @@ impl PolicyCache {
     /// if it is not stored, if the record has another id, and once a day. If that fails, it is not
     /// tried again for 5 minutes, and a stored policy remains valid to the end of its lifetime.
     ///
+    /// Calls for one domain share a fetch. Each waits for it as long as the time-outs of its own
+    /// resolver and fetcher say; but where a stored policy is valid, the record is waited for at
+    /// most 5 seconds, and the fetch until 5 seconds after its start. The stored policy is returned
+    /// then, and what the fetch brings is for later calls.
+    ///
     /// # Cancel safety
     ///
-    /// Dropped before its end, it stores nothing, or all.
+    /// If it is dropped, a fetch that it has started goes on, and the policy is stored.
     pub async fn find(
         &self,
         domain: &DomainName,
         resolver: &Resolver,
         fetcher: &PolicyFetcher,
     ) -> Discovery {
-        let record = find_record(domain, resolver).await;
-        let fetching = || fetch(domain, resolver, fetcher);
-        self.find_by(domain, SystemTime::now, record, fetching)
+        let has_policy = self.has_policy(domain, SystemTime::now()).await;
+        let record = match has_policy {
+            true => find_record(domain, &resolver.within(REFRESH_WAIT)).await,
+            false => find_record(domain, resolver).await,
+        };
+        let wait = resolver.get_timeout() + fetcher.get_timeout();
+        let (name, resolver, fetcher) = (domain.clone(), resolver.clone(), fetcher.clone());
+        let fetching = async move || fetch(&name, &resolver, &fetcher).await;
+        self.find_by(domain, SystemTime::now(), record, wait, fetching)
             .await
     }
 
-    /// Finds the policy by this clock, for this record, and with this way to fetch a policy.
+    /// Whether a stored policy is valid.
+    async fn has_policy(&self, domain: &DomainName, now: SystemTime) -> bool {
+        let entry = self.entry(domain);
+        // A file that cannot be read is a problem later on.
+        _ = self.load(domain, &entry).await;
+        lock(&entry).state.policy(now).is_some()
+    }
+
+    /// Finds the policy at this time, for this record, and with this way to fetch a policy, which
+    /// is waited for as long.
     async fn find_by<F>(
         &self,
         domain: &DomainName,
-        clock: impl Fn() -> SystemTime,
+        now: SystemTime,
         record: Result<Option<StsRecord>, DiscoveryError>,
+        wait: Duration,
         fetch: impl FnOnce() -> F,
     ) -> Discovery
     where
-        F: Future<Output = Result<Policy, FetchError>>,
+        F: Future<Output = Result<Policy, FetchError>> + Send + 'static,
     {
         let entry = self.entry(domain);
-        let mut known = entry.lock().await;
-        // Another call may have fetched the policy meanwhile.
-        let now = clock();
-        let unread = self.load(domain, &mut known).await.err();
+        let unread = self.load(domain, &entry).await;
         let problem = match record {
-            Ok(None) => unread,
-            Ok(Some(record)) if known.state.must_fetch(record.id(), now) => match fetch().await {
+            Ok(None) => unread.err(),
+            Ok(Some(record)) => {
+                let refreshing = self.refresh(domain, &entry, record.id(), now, wait, fetch);
+                refreshing.await.unwrap_or(unread).err()
+            }
+            Err(problem) => Some(problem),
+        };
+        let (policy, is_needed, size) = {
+            let known = lock(&entry);
+            let policy = known.state.policy(now).cloned();
+            let is_needed = policy.is_some() || known.failure.is_some() || known.fetch.is_some();
+            (policy, is_needed, known.state.size())
+        };
+        match is_needed {
+            true => self.limit_size(domain, &entry, size),
+            false => self.forget(domain, &entry),
+        }
+        Discovery { policy, problem }
+    }
+
+    /// Fetches the policy with this id, if that is due, and waits for it. `None` if the stored
+    /// policy is the one with this id.
+    async fn refresh<F>(
+        &self,
+        domain: &DomainName,
+        entry: &Entry,
+        id: &str,
+        now: SystemTime,
+        wait: Duration,
+        fetch: impl FnOnce() -> F,
+    ) -> Option<Result<(), DiscoveryError>>
+    where
+        F: Future<Output = Result<Policy, FetchError>> + Send + 'static,
+    {
+        let (fetch, wait, until, is_current) = {
+            let mut known = lock(entry);
+            if known.state.has_failed(id, now) {
+                let failure = known.failure.clone()?;
+                return Some(Err(DiscoveryError::Fetch(failure)));
+            }
+            if !known.state.must_fetch(id, now) {
+                return None;
+            }
+            let under_way = known.fetch.clone().filter(Fetch::is_under_way);
+            let fetch = under_way.unwrap_or_else(|| {
+                let started = self.start_fetch(domain, entry, id, now, fetch());
+                known.fetch.insert(started).clone()
+            });
+            match known.state.policy(now) {
+                Some(stored) => {
+                    let wait = wait.min(REFRESH_WAIT);
+                    let until = fetch.since + wait;
+                    (fetch, wait, until, stored.id == id)
+                }
+                None => (fetch, wait, Instant::now() + wait, false),
+            }
+        };
+        let ended = fetch.end(until).await;
+        if ended.is_none() && !is_current {
+            let message = format!("it did not come within {wait:?}");
+            let late = FetchError::new(domain, FetchErrorKind::TimedOut, message);
+            return Some(Err(DiscoveryError::Fetch(late)));
+        }
+        ended
+    }
+
+    /// Starts to fetch the policy with this id.
+    fn start_fetch(
+        &self,
+        domain: &DomainName,
+        entry: &Entry,
+        id: &str,
+        now: SystemTime,
+        fetching: impl Future<Output = Result<Policy, FetchError>> + Send + 'static,
+    ) -> Fetch {
+        let (sender, result) = watch::channel(None);
+        let (cache, domain) = (self.clone(), domain.clone());
+        let (entry, id) = (entry.clone(), id.to_owned());
+        tokio::spawn(async move {
+            let fetched = fetching.await;
+            let result = cache.fetched(&domain, entry, &id, now, fetched).await;
+            _ = sender.send(Some(result));
+        });
+        Fetch {
+            since: Instant::now(),
+            result,
+        }
+    }
+
+    /// Stores the policy with this id, or why it could not be fetched.
+    async fn fetched(
+        &self,
+        domain: &DomainName,
+        entry: Entry,
+        id: &str,
+        now: SystemTime,
+        fetched: Result<Policy, FetchError>,
+    ) -> Result<(), DiscoveryError> {
+        let stored = {
+            let mut known = lock(&entry);
+            known.fetch = None;
+            match fetched {
                 Ok(policy) => {
                     known.failure = None;
                     known.is_loaded = true;
-                    known.state.fetched(record.id(), policy, now);
-                    self.save(domain, &known, now).await.err()
+                    known.state.fetched(id, policy, now);
+                    known.state.policy(now).cloned()
                 }
                 Err(error) => {
                     #[cfg(feature = "tracing")]
                     crate::telemetry::policy_not_fetched(domain, &error, error.hint());
                     known.failure = Some(error.clone());
-                    known.state.failed(record.id(), now);
-                    Some(DiscoveryError::Fetch(error))
+                    known.state.failed(id, now);
+                    return Err(DiscoveryError::Fetch(error));
                 }
-            },
-            Ok(Some(record)) if known.state.has_failed(record.id(), now) => {
-                known.failure.clone().map(DiscoveryError::Fetch)
             }
-            Ok(Some(_)) => unread,
-            Err(problem) => Some(problem),
         };
-        let policy = known.state.policy(now).cloned();
-        if policy.is_none() && known.failure.is_none() {
-            self.forget(domain, &entry);
-        } else {
-            self.limit_size(domain, &entry, known.state.size());
+        match stored {
+            Some(stored) => self.save(domain, stored).await,
+            None => Ok(()),
         }
-        Discovery { policy, problem }
     }
 
     /// Reads the stored policy, once.
-    async fn load(&self, domain: &DomainName, known: &mut Known) -> Result<(), DiscoveryError> {
-        let Some(folder) = self.shared.folder.clone().filter(|_| !known.is_loaded) else {
+    async fn load(&self, domain: &DomainName, entry: &Entry) -> Result<(), DiscoveryError> {
+        let folder = self.shared.folder.clone();
+        let Some(folder) = folder.filter(|_| !lock(entry).is_loaded) else {
             return Ok(());
         };
         let domain = domain.clone();
         let loading = spawn_blocking(move || folder.load(&domain)).await;
         let loaded = loading.unwrap_or_else(|panic| Err(panic.into()));
-        if let Some(stored) = loaded.map_err(|error| DiscoveryError::Folder(Arc::new(error)))? {
+        let stored = loaded.map_err(|error| DiscoveryError::Folder(Arc::new(error)))?;
+        let mut known = lock(entry);
+        // Another call may have read it meanwhile, and fetched a newer one.
+        if let Some(stored) = stored.filter(|_| !known.is_loaded) {
             known.state.restore(stored);
         }
         known.is_loaded = true;
@@ -242,11 +384,9 @@ impl PolicyCache {
     async fn save(
         &self,
         domain: &DomainName,
-        known: &Known,
-        now: SystemTime,
+        stored: Arc<StoredPolicy>,
     ) -> Result<(), DiscoveryError> {
-        let stored = known.state.policy(now).cloned();
-        let Some((folder, stored)) = self.shared.folder.clone().zip(stored) else {
+        let Some(folder) = self.shared.folder.clone() else {
             return Ok(());
         };
         let domain = domain.clone();
@@ -263,10 +403,8 @@ impl PolicyCache {
             return kept.entry.clone();
         }
         if domains.len() >= MAX_DOMAINS {
-            let unused = unused(&domains).filter_map(|(domain, kept)| {
-                let known = kept.entry.try_lock().ok()?;
-                Some((known.state.ends_at(), domain))
-            });
+            let unused =
+                unused(&domains).map(|(domain, kept)| (lock(&kept.entry).state.ends_at(), domain));
             let first = unused.min().map(|(_, domain)| domain.clone());
             if let Some(first) = first {
                 domains.remove(&first);
@@ -313,6 +451,11 @@ impl PolicyCache {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn lock(entry: &Entry) -> MutexGuard<'_, Known> {
+    // Nothing panics while the lock is held.
+    entry.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The domains that no call uses.
@@ -384,11 +527,11 @@ impl DiscoveryError {
     }
 
     /// What to do.
-    pub fn hint(&self) -> &'static str {
+    pub fn hint(&self) -> &str {
         match self {
             DiscoveryError::Lookup(_) => "Try again later. Check the resolver.",
             DiscoveryError::Record(_) => {
-                "The domain's administrator must correct the TXT record of _mta-sts.DOMAIN: RFC \
+                "The domain's administrator must correct the TXT record at its name _mta-sts: RFC \
                  8461, 3.1 has the form."
             }
             DiscoveryError::Fetch(error) => error.hint(),
@@ -425,13 +568,16 @@ impl std::error::Error for DiscoveryError {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::time::Duration;
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+    use futures_util::poll;
+    use tokio::time::sleep;
 
     use super::*;
     use crate::dns::LookupErrorKind;
 
     const DAY: u64 = 24 * 60 * 60;
+    const WAIT: Duration = Duration::from_secs(60);
 
     fn at(seconds: u64) -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000 + seconds)
@@ -464,17 +610,18 @@ mod tests {
         record: Record,
         fetched: Result<Policy, FetchError>,
     ) -> (Option<String>, Option<String>, bool) {
-        let mut is_fetched = false;
-        let fetch = async || {
-            is_fetched = true;
+        let is_fetched = Arc::new(AtomicBool::new(false));
+        let seen = is_fetched.clone();
+        let fetch = async move || {
+            seen.store(true, Ordering::Relaxed);
             fetched
         };
-        let found = cache.find_by(&domain(), || now, record, fetch).await;
+        let found = cache.find_by(&domain(), now, record, WAIT, fetch).await;
         let id = found.policy.map(|stored| stored.id.clone());
         (
             id,
             found.problem.map(|problem| problem.to_string()),
-            is_fetched,
+            is_fetched.load(Ordering::Relaxed),
         )
     }
 
@@ -502,8 +649,8 @@ mod tests {
             .parse()
             .unwrap();
         let mode = async |cache: &PolicyCache, record: Record, fetched| {
-            let fetch = async || fetched;
-            let found = cache.find_by(&domain(), || at(0), record, fetch).await;
+            let fetch = async move || fetched;
+            let found = cache.find_by(&domain(), at(0), record, WAIT, fetch).await;
             (
                 found.policy.as_ref().unwrap().policy.mode,
                 found.is_enforced(),
@@ -544,6 +691,26 @@ mod tests {
         assert_eq!(DiscoveryError::Fetch(trust).result_type(), None);
         let expected = Some(ResultType::StsPolicyFetchError);
         assert_eq!(DiscoveryError::Fetch(failure()).result_type(), expected);
+    }
+
+    #[test]
+    fn the_hint_about_a_fetch_names_the_host() {
+        let kinds = [
+            FetchErrorKind::NoAddress,
+            FetchErrorKind::Connect,
+            FetchErrorKind::Certificate,
+            FetchErrorKind::Tls,
+            FetchErrorKind::TimedOut,
+            FetchErrorKind::Http,
+            FetchErrorKind::Redirected,
+            FetchErrorKind::NotFound,
+        ];
+        for kind in kinds {
+            let error = DiscoveryError::Fetch(FetchError::new(&domain(), kind, "it failed"));
+            let hint = error.hint();
+            assert!(hint.contains("mta-sts.example.org"), "{hint}");
+            assert!(!hint.contains("DOMAIN"), "{hint}");
+        }
     }
 
     /// An attacker who suppresses the record, or the fetch, changes nothing.
@@ -594,7 +761,8 @@ mod tests {
         for number in 0..MAX_DOMAINS + 10 {
             let other = DomainName::new(&format!("d{number}.example")).unwrap();
             let fetch = async || Ok(policy(DAY));
-            cache.find_by(&other, || at(0), record("1"), fetch).await;
+            let finding = cache.find_by(&other, at(0), record("1"), WAIT, fetch);
+            finding.await;
         }
         assert_eq!(cache.domains().len(), MAX_DOMAINS);
     }
@@ -605,8 +773,8 @@ mod tests {
         let cache = PolicyCache::new();
         let find = async |domain: &str, fetched| {
             let domain = DomainName::new(domain).unwrap();
-            let fetch = async || fetched;
-            let found = cache.find_by(&domain, || at(0), record("1"), fetch);
+            let fetch = async move || fetched;
+            let found = cache.find_by(&domain, at(0), record("1"), WAIT, fetch);
             found.await.policy.is_some()
         };
         for number in 0..MAX_DOMAINS - 2 {
@@ -631,8 +799,9 @@ mod tests {
         let cache = PolicyCache::new();
         let find = async |domain: &str, policy: &Policy| {
             let domain = DomainName::new(domain).unwrap();
-            let fetch = async || Ok(policy.clone());
-            let found = cache.find_by(&domain, || at(0), record("1"), fetch);
+            let policy = policy.clone();
+            let fetch = async move || Ok(policy);
+            let found = cache.find_by(&domain, at(0), record("1"), WAIT, fetch);
             assert!(found.await.policy.is_some());
         };
         let hosts: String = (0..5000)
@@ -664,18 +833,13 @@ mod tests {
     async fn a_call_without_a_policy_does_not_forget_that_of_another() {
         let cache = PolicyCache::new();
         let domain = domain();
-        let entry = cache.entry(&domain);
-        let locked = entry.lock().await;
-        let suppressed = find(&cache, at(0), Ok(None), Err(failure()));
         let fetched = find(&cache, at(0), record("1"), Ok(policy(DAY)));
-        let mut both = std::pin::pin!(futures_util::future::join(suppressed, fetched));
-        // Both wait for the entry.
-        assert!(futures_util::poll!(&mut both).is_pending());
-        drop(locked);
-        drop(entry);
-        let (suppressed, fetched) = both.await;
+        let mut fetched = std::pin::pin!(fetched);
+        // It waits for the fetch.
+        assert!(poll!(&mut fetched).is_pending());
+        let suppressed = find(&cache, at(0), Ok(None), Err(failure())).await;
         assert_eq!(suppressed, (None, None, false));
-        assert_eq!(fetched, (id("1"), None, true));
+        assert_eq!(fetched.await, (id("1"), None, true));
         let found = find(&cache, at(1), Ok(None), Err(failure())).await;
         assert_eq!(found, (id("1"), None, false));
         // An entry that was replaced is not forgotten, either.
@@ -686,30 +850,112 @@ mod tests {
     #[tokio::test]
     async fn a_policy_is_fetched_once_for_many_messages() {
         let cache = PolicyCache::new();
-        let fetches = AtomicUsize::new(0);
+        let fetches = Arc::new(AtomicUsize::new(0));
         let finding = (0..20).map(|_| async {
-            let fetch = async || {
+            let fetches = fetches.clone();
+            let fetch = async move || {
                 fetches.fetch_add(1, Ordering::Relaxed);
                 tokio::task::yield_now().await;
                 Ok(policy(DAY))
             };
             let domain = domain();
-            let found = cache.find_by(&domain, || at(0), record("1"), fetch);
+            let found = cache.find_by(&domain, at(0), record("1"), WAIT, fetch);
             assert!(found.await.policy.is_some());
         });
         futures_util::future::join_all(finding).await;
         assert_eq!(fetches.load(Ordering::Relaxed), 1);
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_dropped_call_leaves_the_policy_to_the_next() {
         let cache = PolicyCache::new();
-        let domain = domain();
-        let never = async || std::future::pending().await;
-        let finding = cache.find_by(&domain, || at(0), record("1"), never);
-        let waited = tokio::time::timeout(Duration::from_millis(10), finding).await;
+        let finding = find_slowly(&cache, at(0), "1", 20, WAIT);
+        let waited = tokio::time::timeout(Duration::from_secs(1), finding).await;
         assert!(waited.is_err());
-        let found = find(&cache, at(0), record("1"), Ok(policy(DAY))).await;
+        let found = find(&cache, at(0), record("1"), Err(failure())).await;
+        assert_eq!(found, (id("1"), None, false));
+    }
+
+    /// Finds the policy, which takes this many seconds to fetch. Returns its id, the problem, and
+    /// the seconds that it took.
+    async fn find_slowly(
+        cache: &PolicyCache,
+        now: SystemTime,
+        id: &str,
+        seconds: u64,
+        wait: Duration,
+    ) -> (Option<String>, Option<String>, u64) {
+        let started = Instant::now();
+        let fetch = async move || {
+            sleep(Duration::from_secs(seconds)).await;
+            Ok(policy(7 * DAY))
+        };
+        let found = cache.find_by(&domain(), now, record(id), wait, fetch).await;
+        let id = found.policy.map(|stored| stored.id.clone());
+        let problem = found.problem.map(|problem| problem.to_string());
+        (id, problem, started.elapsed().as_secs())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_fetch_delays_no_message_that_has_a_policy() {
+        let cache = PolicyCache::new();
+        find(&cache, at(0), record("1"), Ok(policy(7 * DAY))).await;
+        // It is a day old.
+        let (first, second) = futures_util::future::join(
+            find_slowly(&cache, at(2 * DAY), "1", 20, WAIT),
+            find_slowly(&cache, at(2 * DAY), "1", 20, WAIT),
+        )
+        .await;
+        assert_eq!(first, (id("1"), None, 5));
+        assert_eq!(second, (id("1"), None, 5));
+        let third = find_slowly(&cache, at(2 * DAY), "1", 20, WAIT).await;
+        assert_eq!(third, (id("1"), None, 0));
+        // What the fetch has brought is there.
+        sleep(Duration::from_secs(20)).await;
+        let found = find(&cache, at(8 * DAY), Ok(None), Err(failure())).await;
+        assert_eq!(found, (id("1"), None, false));
+
+        // Another one is published.
+        let late = "the MTA-STS policy of example.org could not be fetched: it did not come within";
+        let found = find_slowly(&cache, at(8 * DAY), "2", 20, WAIT).await;
+        assert_eq!(found, (id("1"), Some(format!("{late} 5s")), 5));
+        sleep(Duration::from_secs(20)).await;
+        let found = find(&cache, at(8 * DAY), record("2"), Err(failure())).await;
+        assert_eq!(found, (id("2"), None, false));
+        // It never comes in less time than the caller has.
+        let short = Duration::from_secs(1);
+        let found = find_slowly(&cache, at(8 * DAY), "3", 20, short).await;
+        assert_eq!(found, (id("2"), Some(format!("{late} 1s")), 1));
+    }
+
+    /// Without a policy, a call waits for the fetch of another as long as it would for its own.
+    #[tokio::test(start_paused = true)]
+    async fn a_fetch_is_waited_for_as_long_as_each_caller_has() {
+        let cache = PolicyCache::new();
+        let short = Duration::from_secs(2);
+        let (patient, impatient) = futures_util::future::join(
+            find_slowly(&cache, at(0), "1", 20, WAIT),
+            find_slowly(&cache, at(0), "1", 20, short),
+        )
+        .await;
+        assert_eq!(patient, (id("1"), None, 20));
+        let (found, problem, seconds) = impatient;
+        assert_eq!((found, seconds), (None, 2));
+        assert!(problem.unwrap().ends_with("it did not come within 2s"));
+    }
+
+    /// The runtime of the call that has started it ends before the fetch does.
+    #[test]
+    fn a_fetch_that_was_lost_is_started_again() {
+        let cache = PolicyCache::new();
+        let runtime = || {
+            let mut builder = tokio::runtime::Builder::new_current_thread();
+            builder.enable_time().build().unwrap()
+        };
+        let wait = Duration::from_millis(10);
+        let found = runtime().block_on(find_slowly(&cache, at(0), "1", 3600, wait));
+        assert!(found.0.is_none() && found.1.is_some());
+        let found = runtime().block_on(find(&cache, at(0), record("1"), Ok(policy(DAY))));
         assert_eq!(found, (id("1"), None, true));
     }
 

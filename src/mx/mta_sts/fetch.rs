@@ -94,6 +94,10 @@ impl PolicyFetcher {
         self
     }
 
+    pub(super) fn get_timeout(&self) -> Duration {
+        self.timeout
+    }
+
     /// Sets the port, for tests. The default is 443.
     pub fn port(mut self, port: u16) -> Self {
         self.port = port;
