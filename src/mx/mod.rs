@@ -33,7 +33,7 @@ pub(crate) use filter::AddressFilter;
 pub use filter::is_public;
 pub(crate) use lookup::{HostName, Hosts, hosts};
 pub use policy::NoDane;
-pub(crate) use policy::{HostPolicy, base_domains, find_dane};
+pub(crate) use policy::{HostPolicy, base_domains, find_dane, list_patterns};
 pub use problem::MxProblem;
 pub(crate) use problem::{problem, problem_of};
 pub use receipt::{DomainResult, MxFailure, MxPolicy, MxReceipt, MxRecipient, Via};

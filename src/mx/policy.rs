@@ -18,7 +18,7 @@ use crate::receipt::CertificateFailure;
 use crate::tls::Security;
 use crate::tls::dane::{Dane, TlsaRecord};
 
-/// The maximum number of hosts of a policy that an error names.
+/// The maximum number of hosts of a policy that a text names.
 const MAX_LISTED: usize = 10;
 
 /// How the connections to a host are protected.
@@ -95,7 +95,7 @@ impl HostPolicy {
         let problem = found.problem.as_ref();
         let problem = problem.map_or_else(String::new, |problem| format!("; {problem}"));
         let unlisted = (!stored.policy.allows(host)).then(|| {
-            let listed = list(&stored.policy.mx);
+            let listed = list_patterns(&stored.policy.mx);
             format!("the MTA-STS policy of {domain} does not list {host}, but {listed}")
         });
         if found.is_enforced() {
@@ -239,7 +239,7 @@ impl HostPolicy {
 }
 
 /// The first of these patterns, as text. A policy may have thousands.
-fn list(patterns: &[MxPattern]) -> String {
+pub(crate) fn list_patterns(patterns: &[MxPattern]) -> String {
     let shown: Vec<_> = patterns
         .iter()
         .take(MAX_LISTED)
@@ -448,13 +448,16 @@ mod tests {
         let patterns: Vec<MxPattern> = (0..8000)
             .map(|number| format!("mx{number}.example.org").parse().unwrap())
             .collect();
-        let text = list(&patterns);
+        let text = list_patterns(&patterns);
         assert!(
             text.starts_with("mx0.example.org, mx1.example.org, "),
             "{text}"
         );
         assert!(text.ends_with(", mx9.example.org and 7990 more"), "{text}");
-        assert_eq!(list(&patterns[..2]), "mx0.example.org, mx1.example.org");
+        assert_eq!(
+            list_patterns(&patterns[..2]),
+            "mx0.example.org, mx1.example.org"
+        );
     }
 
     /// RFC 7672, 2.2: unusable records require TLS, and authenticate the host no more than none.

@@ -1,6 +1,7 @@
 //! What must change for mail to arrive as a domain publishes it, what could be better, and what is
 //! not known, as a lookup failed.
 
+use std::collections::HashSet;
 use std::error::Error as _;
 use std::io;
 use std::net::IpAddr;
@@ -8,9 +9,10 @@ use std::time::Duration;
 
 use super::{DomainReport, Published, ServerReport, SessionReport};
 use crate::error::{Error, Phase};
-use crate::mx::mta_sts::{FetchError, Mode, Policy};
+use crate::mx::mta_sts::{FetchError, Mode, MxPattern, Policy};
 use crate::mx::{
-    Absence, Answer, LookupError, MxProblem, MxRecords, NoDane, TlsaRecord, is_public, problem_of,
+    Absence, Answer, DomainName, LookupError, MxProblem, MxRecords, NoDane, TlsaRecord, is_public,
+    list_patterns, problem_of,
 };
 use crate::tls::TlsInfo;
 
@@ -261,14 +263,22 @@ impl DomainReport {
         let Some(MxRecords { exchanges, .. }) = self.mx.records() else {
             return;
         };
-        for pattern in &policy.mx {
-            let mut hosts = exchanges.iter().filter_map(|mx| mx.host.as_ref());
-            if !hosts.any(|host| pattern.matches(host)) {
-                found.suggest(format!(
-                    "the policy of MTA-STS names {pattern}, which is not an MX host: remove it, \
-                     unless it is about to become one"
-                ));
-            }
+        // Both may be thousands.
+        let hosts = exchanges.iter().filter_map(|mx| mx.host.as_ref());
+        let names: HashSet<String> = hosts.flat_map(patterns_of).collect();
+        let is_of_none = |pattern: &&MxPattern| !names.contains(&pattern.to_string());
+        let others: Vec<_> = policy.mx.iter().filter(is_of_none).cloned().collect();
+        match &others[..] {
+            [] => {}
+            [other] => found.suggest(format!(
+                "the policy of MTA-STS names {other}, which is not an MX host: remove it, unless \
+                 it is about to become one"
+            )),
+            others => found.suggest(format!(
+                "the policy of MTA-STS names {}, which are not MX hosts: remove them, unless they \
+                 are about to become some",
+                list_patterns(others)
+            )),
         }
     }
 
@@ -373,6 +383,13 @@ impl SessionReport {
     }
 }
 
+/// The patterns that match a host.
+fn patterns_of(host: &DomainName) -> impl Iterator<Item = String> {
+    let parent = host.as_str().split_once('.');
+    let wildcard = parent.map(|(_, parent)| format!("*.{parent}"));
+    [host.to_string()].into_iter().chain(wildcard)
+}
+
 /// The lookup that kept a policy from being fetched.
 fn lookup_of(error: &FetchError) -> Option<&LookupError> {
     error.source().and_then(|source| source.downcast_ref())
@@ -398,7 +415,7 @@ fn lacks_route(error: &Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mx::{Addresses, DomainName, problem};
+    use crate::mx::{Addresses, problem};
     use crate::{ErrorKind, Result};
 
     fn name(text: &str) -> DomainName {
@@ -524,6 +541,46 @@ mod tests {
                 true,
             );
         }
+    }
+
+    /// The policy and the MX records are of the domain that is examined, and may be made to annoy.
+    #[test]
+    fn thousands_of_hosts_are_one_suggestion() {
+        let published = |name: &str| {
+            let policy = format!("version: STSv1\nmode: enforce\nmax_age: 31557600\n{name}");
+            Some(Ok(policy.parse().unwrap()))
+        };
+        let hosts: Vec<String> = (0..4000).map(|n| format!("mx{n}.a.example.org")).collect();
+        let exchanges: Vec<_> = hosts.iter().map(|host| (10, host.as_str())).collect();
+        let mut report = judged(&exchanges, None, Vec::new());
+        let suggestions = |report: &mut DomainReport, policy: &str| {
+            report.policy = published(policy);
+            report.judge();
+            let about = report.suggestions.iter();
+            let about = about.filter(|text| text.starts_with("the policy of MTA-STS names"));
+            about.cloned().collect::<Vec<_>>()
+        };
+        let others: String = (0..2500)
+            .map(|n| format!("mx: mx{n}.b.example.org\n"))
+            .collect();
+        let found = suggestions(&mut report, &others);
+        assert_eq!(found.len(), 1);
+        let text = &found[0];
+        assert!(
+            text.contains("mx9.b.example.org and 2490 more, which are not"),
+            "{text}"
+        );
+        assert!(text.len() < 400, "{text}");
+        assert!(report.to_string().len() < 2000);
+        // The last of the hosts, and a wildcard for all of them.
+        let last = "mx: mx3999.a.example.org\nmx: *.a.example.org\n";
+        assert_eq!(suggestions(&mut report, last), [""; 0]);
+        let other = "mx: *.a.example.org\nmx: *.example.org\n";
+        let found = suggestions(&mut report, other);
+        assert!(
+            found[0].contains("names *.example.org, which is not"),
+            "{found:?}"
+        );
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod judge;
 mod records;
 mod report;
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -351,11 +352,15 @@ async fn establish(endpoint: &Endpoint, mut clock: Clock) -> Result<Connection> 
 
 /// The hosts with their preferences, those of equal preference by name.
 fn by_preference(hosts: &Hosts, records: Option<&MxRecords>) -> Vec<(u16, DomainName)> {
-    let preference = |host: &DomainName| {
-        let exchanges = records.map_or(&[][..], |records| &records.exchanges);
-        let of_host = exchanges.iter().filter(|mx| mx.host.as_ref() == Some(host));
-        of_host.map(|mx| mx.preference).min().unwrap_or_default()
-    };
+    let exchanges = records.map_or(&[][..], |records| &records.exchanges);
+    let mut preferences: HashMap<&DomainName, u16> = HashMap::new();
+    for mx in exchanges {
+        if let Some(host) = &mx.host {
+            let least = preferences.entry(host).or_insert(mx.preference);
+            *least = mx.preference.min(*least);
+        }
+    }
+    let preference = |host: &DomainName| preferences.get(host).copied().unwrap_or_default();
     let names = hosts.names.iter().filter_map(|host| match host {
         HostName::Name(name) => Some(name.clone()),
         HostName::Literal(_) => None,

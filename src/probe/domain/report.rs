@@ -8,6 +8,7 @@ use crate::Error;
 use crate::mx::mta_sts::{FetchError, Policy};
 use crate::mx::{
     Addresses, Answer, Dane, DomainName, LookupError, MxProblem, MxRecords, NoDane, TlsaRecord,
+    list_patterns,
 };
 use crate::tls::{Certificate, TlsInfo};
 
@@ -107,10 +108,9 @@ impl fmt::Display for DomainReport {
         writeln!(f, "MTA-STS  {}", self.mta_sts)?;
         match &self.policy {
             Some(Ok(policy)) => {
-                let mx: Vec<_> = policy.mx.iter().map(ToString::to_string).collect();
-                let mx = match &mx[..] {
+                let mx = match &policy.mx[..] {
                     [] => "none".to_owned(),
-                    mx => mx.join(", "),
+                    mx => list_patterns(mx),
                 };
                 let seconds = policy.max_age.as_secs();
                 writeln!(f, "  mode {}, mx {mx}, for {seconds} s", policy.mode)?;
