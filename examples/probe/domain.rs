@@ -4,13 +4,13 @@ use std::net::IpAddr;
 
 use envoi::Endpoint;
 use envoi::mx::mta_sts::Policy;
-use envoi::mx::{Answer, Dane, DomainName, LookupError, Mx, NoDane, Resolver, TlsaRecord};
+use envoi::mx::{Answer, Dane, DomainName, LookupError, Mx, NoDane, TlsaRecord};
 use envoi::probe::{DomainReport, Inspector, Published, ServerReport, SessionReport};
 use envoi::tls::{TlsSettings, Trust};
 use serde_json::{Value, json};
 
 use crate::report::{self, Failure};
-use crate::{Options, trust};
+use crate::{Options, resolver, trust};
 
 /// Examines the domain and prints the report. 0 if nothing needs to change, 75 if a lookup failed,
 /// else 69.
@@ -23,13 +23,19 @@ pub async fn run(domain: &str, options: &Options) -> Result<u8, Failure> {
     let domain = DomainName::new(domain).map_err(request)?;
     let tls = tls(options);
     trust::check(tls.get_trust())?;
-    let mut inspector = Inspector::new(resolver(options)?).tls(tls);
+    let timeout = options.timeout.as_deref().map(crate::timeout).transpose()?;
+    let resolver = resolver::open(
+        options.resolver.as_deref(),
+        options.dnssec_anchor.as_deref(),
+        timeout,
+    )?;
+    let mut inspector = Inspector::new(resolver).tls(tls);
     if let Some(selector) = &options.selector {
         DomainName::new(selector).map_err(request)?;
         inspector = inspector.selector(selector);
     }
-    if let Some(timeout) = options.timeout.as_deref() {
-        inspector = inspector.timeout(crate::timeout(timeout)?);
+    if let Some(timeout) = timeout {
+        inspector = inspector.timeout(timeout);
     }
     let report = inspector.inspect(&domain).await?;
     match options.json {
@@ -41,24 +47,6 @@ pub async fn run(domain: &str, options: &Options) -> Result<u8, Failure> {
         false if !report.failures.is_empty() => 75,
         false => 69,
     })
-}
-
-fn resolver(options: &Options) -> Result<Resolver, Failure> {
-    let mut resolver = match &options.resolver {
-        Some(address) => address
-            .parse()
-            .map_err(|error| Failure::from(error).of("--resolver"))?,
-        None => Resolver::system()?,
-    };
-    if let Some(path) = &options.dnssec_anchor {
-        resolver = resolver
-            .anchor_file(path)
-            .map_err(|error| Failure::from(error).of("--dnssec-anchor"))?;
-    }
-    if let Some(timeout) = options.timeout.as_deref() {
-        resolver = resolver.timeout(crate::timeout(timeout)?);
-    }
-    Ok(resolver)
 }
 
 /// What is trusted, as for the endpoint of one server.

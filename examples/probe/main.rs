@@ -11,6 +11,8 @@ mod domain;
 #[path = "../password/mod.rs"]
 mod password;
 mod report;
+#[path = "../resolver/mod.rs"]
+mod resolver;
 #[path = "../trust/mod.rs"]
 mod trust;
 

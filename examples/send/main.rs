@@ -13,6 +13,8 @@ mod options;
 mod password;
 mod progress;
 mod report;
+#[path = "../resolver/mod.rs"]
+mod resolver;
 #[path = "../trust/mod.rs"]
 mod trust;
 
