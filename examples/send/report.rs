@@ -432,7 +432,7 @@ impl Report {
 
 /// Names of the API in hints, and the options that replace them. Settings without an option are
 /// set in the URL, which the hints also name.
-const OPTIONS: [(&str, &str); 33] = [
+const OPTIONS: [(&str, &str); 34] = [
     (
         "by a reader (Attachment::reader, Message::raw_stream)",
         "given as - on standard input",
@@ -465,6 +465,10 @@ const OPTIONS: [(&str, &str); 33] = [
     ("Trust::password_file", "--trust-password-file"),
     ("Trust::password", "--trust-password"),
     ("Timeouts::deadline", "--deadline"),
+    (
+        "helo= in the URL, Endpoint::client_name, MxClient::client_name",
+        "--helo",
+    ),
     ("Endpoint::client_name", "--helo"),
     ("Endpoint::mechanisms", "--auth"),
     ("Endpoint::mechanism", "--auth"),

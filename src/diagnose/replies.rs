@@ -857,7 +857,8 @@ const WRONG_PASSWORD: &str = "Check user name and password. Many servers want th
 const OTHER_MECHANISM: &str = "The server does not take this mechanism for this account: choose \
     another one that it offers (auth= in the URL), or ask its administrator which.";
 const CLIENT_NAME: &str = "The server does not like the name that this client gives itself: give \
-    this machine's full name, as DNS has it (helo= in the URL, Endpoint::client_name).";
+    this machine's full name, as DNS has it (helo= in the URL, Endpoint::client_name, \
+    MxClient::client_name).";
 const ON_BLOCK_LIST: &str = "The network address that you send from is on a block list: find out \
     why in the list that the server names, and have it removed. From a home or cloud network, send \
     through your provider's submission server (port 587, with a login) instead.";
