@@ -440,6 +440,23 @@ async fn servers_must_meet_the_policy() {
     assert_eq!(https.requests().len(), requests);
 }
 
+/// RFC 5890: a name beyond ASCII is looked up by its A-labels.
+#[tokio::test]
+#[ignore = "needs root, NSD and Unbound"]
+async fn a_domain_may_be_beyond_ascii() {
+    for domain in [
+        "b\u{fc}cher.probe.example",
+        "B\u{dc}CHER.Probe.Example.",
+        "xn--bcher-kva.probe.example",
+    ] {
+        let run = probe(&[domain, "--json"]).await;
+        run.exits_with(0);
+        let json = run.json();
+        assert_eq!(json["domain"], "xn--bcher-kva.probe.example");
+        assert_eq!(json["problem"], MxProblem::NullMx.to_string());
+    }
+}
+
 /// RFC 7489, 6.6.3.
 #[tokio::test]
 #[ignore = "needs root, NSD and Unbound"]

@@ -3,6 +3,8 @@
 use envoi::testing::{Fault, Server, Step};
 use serde_json::{Value, json};
 use support::program::{self, Run};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufStream};
+use tokio::net::TcpListener;
 
 use crate::lab::lab;
 
@@ -206,4 +208,92 @@ async fn send_says_what_became_of_each_domain_in_any_order() {
         }
         assert!(seen.iter().all(|error| *error == seen[0]), "{seen:#?}");
     }
+}
+
+/// A proxy that answers each connection with these bytes, in answer to the greeting and the request
+/// of SOCKS5, or to the request of HTTP. Returns its URL.
+async fn proxy(scheme: &str, answers: Vec<Vec<u8>>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("{scheme}://{}", listener.local_addr().unwrap());
+    let is_socks = scheme == "socks5";
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let mut stream = BufStream::new(stream);
+            for (place, answer) in answers.iter().enumerate() {
+                // All of it, as otherwise closing the connection would take the answer back.
+                match (is_socks, place) {
+                    (true, 0) => {
+                        let mut head = [0; 2];
+                        stream.read_exact(&mut head).await.unwrap();
+                        let mut methods = vec![0; head[1].into()];
+                        stream.read_exact(&mut methods).await.unwrap();
+                    }
+                    (true, _) => {
+                        let mut request = [0; 10];
+                        stream.read_exact(&mut request).await.unwrap();
+                    }
+                    (false, _) => {
+                        let mut line = String::new();
+                        while line != "\r\n" {
+                            line.clear();
+                            stream.read_line(&mut line).await.unwrap();
+                        }
+                    }
+                }
+                stream.write_all(answer).await.unwrap();
+                stream.flush().await.unwrap();
+            }
+        }
+    });
+    url
+}
+
+/// What a proxy refuses has the same meaning with `--mx` as without.
+#[tokio::test]
+async fn send_exits_by_what_a_proxy_says() {
+    let socks = |code| vec![vec![5, 0], vec![5, code, 0, 1, 0, 0, 0, 0, 0, 0]];
+    let http = |status| {
+        let answer = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n");
+        vec![answer.into_bytes()]
+    };
+    for (scheme, answers, code, kind) in [
+        ("socks5", socks(1), 75, "connect"),
+        ("socks5", socks(2), 69, "refused"),
+        ("socks5", socks(5), 75, "connect"),
+        ("socks5", socks(7), 69, "unsupported"),
+        ("socks5", vec![vec![5, 255]], 77, "auth"),
+        ("http", http("403 Forbidden"), 69, "refused"),
+        ("http", http("407 Login Required"), 77, "auth"),
+        ("http", http("502 Bad Gateway"), 75, "connect"),
+    ] {
+        let url = proxy(scheme, answers).await;
+        let by_mx = ["--mx", "--mta-sts=off", "--resolver=127.0.0.1:1"];
+        let by_url = ["--url=smtp://192.0.2.1:25?tls=none"];
+        for place in [&by_mx[..], &by_url] {
+            let message = ["--from=me@example.org", "--to=you@[192.0.2.1]", "--body=b"];
+            let options = ["--json", "--timeout=30", "--proxy", &url];
+            let run = program::run("send", &[place, &message, &options].concat(), b"", &[]).await;
+            run.exits_with(code);
+            let error = &run.json()["error"];
+            assert_eq!(error["kind"], kind, "{error}");
+            assert_eq!(error["transient"], code == 75, "{error}");
+            let message = error["message"].as_str().unwrap();
+            assert!(message.contains(&format!("the proxy {url}")), "{message}");
+            assert!(error["hint"].is_string(), "{error}");
+        }
+    }
+}
+
+/// There is no URL that could have the name.
+#[tokio::test]
+#[ignore = "needs root, NSD and Unbound"]
+async fn send_names_the_option_for_a_name_that_is_refused() {
+    let refusal = "550 5.7.1 Helo command rejected: need fully-qualified hostname";
+    let _server = server(250, Some(Fault::reply(Step::Rcpt, refusal))).await;
+    let run = send(&[&format!("z@[{}]", lab().address(250))], &[]).await;
+    run.exits_with(69);
+    let json = run.json();
+    let hint = json["error"]["hint"].as_str().unwrap();
+    assert!(hint.contains("as DNS has it (--helo)."), "{hint}");
 }
