@@ -5,6 +5,10 @@ mod postgres;
 mod redis;
 mod sql;
 mod sqlite;
+#[cfg(test)]
+pub mod testing;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::time::Duration;

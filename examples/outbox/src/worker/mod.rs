@@ -2,6 +2,8 @@
 //! and takes over the jobs of workers that have stopped.
 
 mod attempt;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::future::pending;

@@ -1095,6 +1095,63 @@ fn values_out_of_range_are_refused() {
     }
 }
 
+/// A store that becomes unusable while the worker pauses ends it.
+#[test]
+fn an_unusable_store_ends_a_pause() {
+    let store = TestStore::sqlite();
+    add(&store, &TO, &[]);
+    let mut worker = start(&store, "smtp://127.0.0.1:1?tls=none", &["--lease=1"]);
+    let mut reports = BufReader::new(worker.stderr.take().unwrap()).lines();
+    let report = reports.next().unwrap().unwrap();
+    assert!(report.contains("pausing"), "{report}");
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(store.execute("ALTER TABLE outbox_jobs RENAME TO moved"));
+    wait_until("the worker ends", || worker.try_wait().unwrap().is_some());
+    assert_eq!(worker.wait().unwrap().code(), Some(74));
+    assert!(reports.any(|line| line.unwrap().contains("no such table")));
+}
+
+/// A server that sheds load while the hand-over is on its way to a slow store has not sent the
+/// message: there is no second attempt at once, and the outcome is stored after the hand-over.
+#[test]
+fn a_slow_handover_is_taken_back() {
+    let store = TestStore::sqlite();
+    add(&store, &TO, &[]);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let url = format!("smtp://127.0.0.1:{port}?tls=none");
+    let worker = start(
+        &store,
+        &url,
+        &["--until-empty", "--retries=0", "--timeout=30"],
+    );
+    let (stream, _) = listener.accept().unwrap();
+    // The job is claimed; from here on, no other process can write.
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let locked = runtime.block_on(store.lock());
+    let mut output = &stream;
+    let mut lines = BufReader::new(&stream).lines();
+    output.write_all(b"220 mail.example.com ESMTP\r\n").unwrap();
+    assert!(lines.next().unwrap().unwrap().starts_with("EHLO"));
+    let hello = b"250-mail.example.com\r\n250-PIPELINING\r\n250-CHUNKING\r\n250 8BITMIME\r\n";
+    output.write_all(hello).unwrap();
+    assert!(lines.next().unwrap().unwrap().starts_with("MAIL"));
+    output.write_all(b"421 4.3.2 Too busy\r\n").unwrap();
+    // The worker has seen it, and ends the connection.
+    while let Some(Ok(_)) = lines.next() {}
+    drop(locked);
+    let ended = worker.wait_with_output().unwrap();
+    assert_eq!(ended.status.code(), Some(69), "{}", stderr(&ended));
+    let failed = list(&store, "failed").remove(0);
+    assert_eq!(failed["attempts"], 1, "{failed}");
+    assert!(
+        failed["reason"].as_str().unwrap().contains("421"),
+        "{failed}"
+    );
+    listener.set_nonblocking(true).unwrap();
+    assert!(listener.accept().is_err(), "a second connection");
+}
+
 /// SIGTERM lets the running job end, and begins no other.
 #[test]
 fn sigterm_lets_jobs_end() {

@@ -104,6 +104,17 @@ impl TestStore {
         }
     }
 
+    /// Keeps other processes from writing to SQLite until the connection is dropped.
+    pub async fn lock(&self) -> sqlx::SqliteConnection {
+        let mut connection = sqlx::SqliteConnection::connect(&self.url()).await.unwrap();
+        connection
+            .execute("PRAGMA busy_timeout = 60000")
+            .await
+            .unwrap();
+        connection.execute("BEGIN IMMEDIATE").await.unwrap();
+        connection
+    }
+
     /// Makes the tables those of a newer version of the program.
     pub async fn make_newer(&self) {
         match &self.server {
