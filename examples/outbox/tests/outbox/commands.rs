@@ -1120,11 +1120,13 @@ fn a_slow_handover_is_taken_back() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     let url = format!("smtp://127.0.0.1:{port}?tls=none");
-    let worker = start(
-        &store,
-        &url,
-        &["--until-empty", "--retries=0", "--timeout=30"],
-    );
+    let options = [
+        "--until-empty",
+        "--retries=0",
+        "--timeout=10",
+        "--max-age=1",
+    ];
+    let worker = start(&store, &url, &options);
     let (stream, _) = listener.accept().unwrap();
     // The job is claimed; from here on, no other process can write.
     let runtime = tokio::runtime::Runtime::new().unwrap();
