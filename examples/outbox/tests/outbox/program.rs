@@ -44,6 +44,8 @@ pub fn add(store: &TestStore, to: &[&str], more: &[&str]) -> String {
 pub fn start(store: &TestStore, url: &str, options: &[&str]) -> Child {
     let mut command = outbox(store, "run");
     command.args(["--url", url]).args(options);
+    // It prints nothing there. One that a failed test leaves must not keep that of the tests open.
+    command.stdout(Stdio::null());
     command.stderr(Stdio::piped()).spawn().unwrap()
 }
 
