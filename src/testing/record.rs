@@ -174,6 +174,8 @@ pub struct Session {
     pub failure: Option<String>,
     /// What the server did before the first group, and after each group.
     pub(super) answers: Vec<Vec<Turn>>,
+    /// The rest of the last group, which had arrived when the server ended the session.
+    pub(super) not_executed: Vec<String>,
 }
 
 impl Session {
@@ -244,7 +246,9 @@ impl Session {
         let mut in_chunks = false;
         for (i, group) in self.groups.iter().enumerate() {
             let answers = self.answers.get(i + 1).map_or(&[][..], Vec::as_slice);
-            for command in group {
+            let is_last = i + 1 == self.groups.len();
+            let rest = self.not_executed.iter().filter(|_| is_last);
+            for command in group.iter().chain(rest) {
                 turns.push(match command.as_str() {
                     // Of a message in chunks, each chunk has been added already.
                     "." if mem::take(&mut in_chunks) => continue,
@@ -294,5 +298,6 @@ impl Session {
     /// Removes all lines.
     pub(super) fn clear(&mut self) {
         (self.groups, self.answers) = (Vec::new(), Vec::new());
+        self.not_executed = Vec::new();
     }
 }

@@ -3,9 +3,12 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
-use envoi::testing::{Dialogue, ScriptedServer};
+use envoi::testing::{Dialogue, Fault, ScriptedServer, Server, Step};
+use envoi::{Client, Receipt};
 use support::dialogue::{Tls, Turn, read_folder};
+use support::hello;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -193,5 +196,48 @@ async fn the_scripted_server_takes_any_text_and_any_message() {
         ("QUIT-OR-CLOSE", ""),
     ] {
         assert_eq!(said_of(script, sent.as_bytes()).await, Ok(()), "{script}");
+    }
+}
+
+/// What a call returned, as far as the server decides it.
+fn described(result: &envoi::Result<Receipt>) -> String {
+    match result {
+        Ok(receipt) => format!("{:?} {:?}", receipt.recipients, receipt.reply),
+        Err(error) => format!("{:?} {:?} {:?}", error.kind(), error.phase(), error.reply()),
+    }
+}
+
+/// Also where a fault ends or delays a session before all pipelined commands are executed.
+#[tokio::test]
+async fn a_session_with_a_fault_is_recorded_as_a_dialogue_that_plays() {
+    let delay = Duration::from_millis(1);
+    for fault in [
+        Fault::reply(Step::Mail, "421 4.7.0 Too many"),
+        Fault::reply(Step::Rcpt, "421 4.7.0 Too many"),
+        Fault::reply(Step::Body(5), "552 5.3.4 Too large"),
+        Fault::close(Step::Mail),
+        Fault::close(Step::Rcpt),
+        Fault::close(Step::Body(5)),
+        Fault::close(Step::Message),
+        Fault::delay(Step::Mail, delay),
+        Fault::delay(Step::Rcpt, delay),
+        Fault::delay(Step::Data, delay),
+    ] {
+        for extension in ["CHUNKING", "DSN"] {
+            let builder = Server::builder().plaintext().fault(fault.clone());
+            let server = builder.offer(extension).start().await.unwrap();
+            let client = Client::from_url(&server.url()).unwrap();
+            let first = described(&client.send(hello()).await);
+            while server.connections()[0].is_open {
+                tokio::task::yield_now().await;
+            }
+            let dialogue = server.connections()[0].dialogue();
+            let server = ScriptedServer::start(&dialogue).await.unwrap();
+            let client = Client::from_url(server.url()).unwrap();
+            let again = described(&client.send(hello()).await);
+            assert_eq!(again, first, "{fault:?}, {extension}\n{dialogue}");
+            let end = server.finish().await;
+            end.unwrap_or_else(|error| panic!("{fault:?}, {extension}: {error}\n{dialogue}"));
+        }
     }
 }

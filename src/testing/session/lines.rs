@@ -2,11 +2,13 @@
 
 use std::io;
 
+use bytes::Buf as _;
 use memchr::memchr;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::{BLOCK, ServerSession};
+use super::{BLOCK, PART, ServerSession};
 use crate::testing::dialogue::Turn;
+use crate::testing::record::UNREADABLE;
 
 /// The maximum length of a line: what RFC 4954, 4 requires of a server with AUTH, far above RFC
 /// 5321, 4.5.3.1.4.
@@ -34,15 +36,34 @@ impl ServerSession {
         if is_too_long || line.len() > LINE_LIMIT {
             return Ok(Some(Err("500 5.5.2 Line too long")));
         }
-        Ok(Some(match line.strip_suffix(b"\r\n") {
-            None => Err("500 5.5.2 Line ends with LF alone"),
-            Some(line) if line.iter().any(u8::is_ascii_control) => {
-                Err("500 5.5.2 Control character in a command")
+        Ok(Some(checked(&line)))
+    }
+
+    /// Records the commands that have arrived, and that a session which ends does not execute.
+    pub(super) fn record_rest(&mut self) {
+        let mut rest = Vec::new();
+        while let Some(end) = memchr(b'\n', &self.input) {
+            let line = self.input.split_to(end + 1);
+            let Ok(line) = checked(&line) else {
+                rest.push(UNREADABLE.to_owned());
+                continue;
+            };
+            rest.push(shown(&line));
+            let mut words = line.split(' ');
+            if words
+                .next()
+                .is_some_and(|verb| verb.eq_ignore_ascii_case("BDAT"))
+                && let Some(size) = words.next().and_then(|size| size.parse().ok())
+            {
+                if self.input.len() < size {
+                    self.record_turn(PART);
+                    self.input.clear();
+                    break;
+                }
+                self.input.advance(size);
             }
-            Some(line) => {
-                String::from_utf8(line.to_vec()).map_err(|_| "500 5.5.2 Neither ASCII nor UTF-8")
-            }
-        }))
+        }
+        self.server.log().sessions[self.number].not_executed = rest;
     }
 
     /// Flushes pending replies, then reads what is available. Returns `false` at EOF.
@@ -54,7 +75,8 @@ impl ServerSession {
 
     pub(super) async fn flush(&mut self) -> io::Result<()> {
         if !self.output.is_empty() {
-            self.is_new_group = true;
+            // What has arrived before the reply was sent belongs to the last group.
+            self.is_new_group = self.input.is_empty();
             self.record_turn(Turn::Server(self.output.clone()));
             self.stream.write_all(&self.output).await?;
             self.stream.flush().await?;
@@ -81,5 +103,29 @@ impl ServerSession {
             }
             self.output.extend_from_slice(b"\r\n");
         }
+    }
+}
+
+/// The line without its CRLF, or the reply to an invalid one.
+fn checked(line: &[u8]) -> Result<String, &'static str> {
+    match line.strip_suffix(b"\r\n") {
+        None => Err("500 5.5.2 Line ends with LF alone"),
+        Some(line) if line.iter().any(u8::is_ascii_control) => {
+            Err("500 5.5.2 Control character in a command")
+        }
+        Some(line) => {
+            String::from_utf8(line.to_vec()).map_err(|_| "500 5.5.2 Neither ASCII nor UTF-8")
+        }
+    }
+}
+
+/// A command as it is recorded, without the data of AUTH.
+pub(super) fn shown(line: &str) -> String {
+    let (verb, argument) = line.split_once(' ').unwrap_or((line, ""));
+    match argument.split_once(' ') {
+        Some((mechanism, _)) if verb.eq_ignore_ascii_case("AUTH") => {
+            format!("AUTH {mechanism} ***")
+        }
+        _ => line.to_owned(),
     }
 }

@@ -115,10 +115,7 @@ impl ServerSession {
             };
             let (verb, argument) = line.split_once(' ').unwrap_or((&line, ""));
             let verb = verb.to_ascii_uppercase();
-            let shown = match argument.split_once(' ') {
-                Some((mechanism, _)) if verb == "AUTH" => format!("AUTH {mechanism} ***"),
-                _ => line.clone(),
-            };
+            let shown = lines::shown(&line);
             self.record(&shown);
             // The bytes of a chunk arrive in any case, so BDAT is handled below.
             if verb != "BDAT"
@@ -198,6 +195,9 @@ impl ServerSession {
     async fn close(mut self) -> io::Result<()> {
         // Without a last reply, it is the client that closed.
         let is_first_to_close = !self.output.is_empty();
+        if is_first_to_close {
+            self.record_rest();
+        }
         self.flush().await?;
         if is_first_to_close {
             self.record_turn(Turn::Close);
@@ -375,8 +375,10 @@ impl ServerSession {
             }
             self.flush().await?;
             let ends = !matches!(action, Action::Delay(_));
-            if ends && matches!(moment, Moment::Body(..)) {
-                self.record_turn(PART);
+            match moment {
+                Moment::Body(..) if ends => self.record_turn(PART),
+                _ if ends => self.record_rest(),
+                _ => {}
             }
             let what = match action {
                 Action::Reply(_) => continue,
