@@ -280,7 +280,7 @@ async fn a_server_of_policies_that_hangs_leaves_time_for_the_message() {
     let server = mail_server(131, "mx.hanging.sts.example").await;
     let (client, events) = client();
     let timeouts = Timeouts::uniform(Duration::from_secs(10));
-    let client = client.timeouts(timeouts.with_deadline(Duration::from_secs(4)));
+    let client = client.timeouts(timeouts.with_deadline(Duration::from_secs(12)));
     // The second one does not wait.
     for number in 1..3 {
         let receipt = send(&client, domain).await;
@@ -325,7 +325,7 @@ async fn a_lookup_of_a_policy_that_is_not_answered_leaves_time_for_the_message()
     let timeouts = Timeouts::uniform(Duration::from_secs(10));
     let client = MxClient::new(resolver)
         .trust(Trust::empty().file(lab().ca_file()))
-        .timeouts(timeouts.with_deadline(Duration::from_secs(4)));
+        .timeouts(timeouts.with_deadline(Duration::from_secs(12)));
     let receipt = send(&client, "silent.sts.example").await;
     assert_eq!(summary(&receipt), (MxPolicy::Opportunistic, false, true));
     let via = receipt.recipients().next().unwrap().via.unwrap();
