@@ -2,8 +2,8 @@
 //!
 //! Each place has its own encoding: encoded words in headers, quoted names in lists of addresses,
 //! parameters by RFC 2231, percent-encoding in the URLs of List headers, character references in
-//! HTML, backslashes in calendars, and the transfer encoding of each text part. So the template is taken apart once, and each message is put
-//! together from its pieces.
+//! HTML, backslashes in calendars, and the transfer encoding of each text part. So the template is
+//! taken apart once, and each message is put together from its pieces.
 
 use std::borrow::Cow;
 
