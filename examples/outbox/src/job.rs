@@ -398,9 +398,11 @@ impl Job {
         self.state = State::Waiting;
     }
 
-    /// All retries are left, and all open recipients are due.
+    /// All retries are left, and all open recipients are due. The reason of earlier attempts is not
+    /// one to fail for.
     fn begin_anew(&mut self) {
         self.used = 0;
+        self.reason = None;
         for recipient in &mut self.recipients {
             recipient.round = 0;
         }

@@ -30,6 +30,16 @@ fn sender(store: &Store) -> Sender {
     }
 }
 
+fn maintenance(store: &Store) -> Maintenance {
+    Maintenance {
+        store: store.clone(),
+        settings: sender(store).settings,
+        totals: Arc::default(),
+        pause_reason: PauseReason::default(),
+        counting_lock: Arc::default(),
+    }
+}
+
 async fn claimed(store: &Store) -> Job {
     store.add(job(), None, None, None).await.unwrap();
     store.claim(1).await.unwrap().remove(0)
@@ -97,18 +107,32 @@ async fn more_old_jobs_than_are_read_at_a_time_fail() {
         .unwrap()
         .is_empty()
     {}
-    let maintenance = Maintenance {
-        store: store.clone(),
-        settings: sender(&store).settings,
-        totals: Arc::default(),
-        pause_reason: PauseReason::default(),
-        counting_lock: Arc::default(),
-    };
+    let maintenance = maintenance(&store);
     maintenance.maintain().await.unwrap();
     assert_eq!(
         maintenance.totals.failed.load(Ordering::Relaxed),
         JOBS as u64
     );
+}
+
+/// A failed job that is retried is tried first, however long it has waited since: why it failed
+/// before is not why it waits.
+#[tokio::test]
+async fn retried_jobs_are_tried_first() {
+    let folder = TempDir::new().unwrap();
+    let (store, _) = open(folder.path()).await;
+    let mut job = claimed(&store).await;
+    job.give_up("451 Later");
+    assert!(store.save(&job, Change::default()).await.unwrap());
+    job.revision += 1;
+    job.retry();
+    assert!(store.save(&job, Change::default()).await.unwrap());
+    // The clock of the store moves on.
+    while store.overdue(Duration::ZERO, 0).await.unwrap().is_empty() {}
+    maintenance(&store).maintain().await.unwrap();
+    let stored = store.load(&job.id).await.unwrap().unwrap();
+    assert_eq!(stored.state, State::Waiting);
+    assert_eq!(stored.reason, None);
 }
 
 /// A worker that finds nothing left waits for the jobs that were ended to be counted, as they
