@@ -135,7 +135,7 @@ impl Sendmail {
     /// | `EX_OSERR` (71), `EX_IOERR` (74), `EX_TEMPFAIL` (75) | `Closed` | yes |
     /// | `EX_PROTOCOL` (76) | `Protocol` | no |
     /// | any other exit status | `Refused` | no |
-    /// | a signal, or an exit with success, before it had taken the whole message | `Closed` | yes |
+    /// | a signal, or an exit with success, before it had taken the message | `Closed` | yes |
     /// | a signal after that | `Closed` | [unknown](Error::outcome_unknown) |
     /// | the [time-out](Self::timeout) before the end of the message | `Timeout` | yes |
     /// | the time-out after it | `Timeout` | unknown |
