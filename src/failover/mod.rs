@@ -522,20 +522,20 @@ impl<'f> Trial<'f> {
             Err(error) => health(error),
         };
         let (failover, index) = (self.failover, self.index);
-        let server = failover.servers[index].endpoint().server.name();
+        let server = || name(&failover.servers, index);
         let mut state = failover.state();
         match health {
             Health::Works => {
                 self.has_ended = true;
                 if state.circuits.succeeded(index) {
-                    telemetry::server_works(server);
+                    telemetry::server_works(&server());
                 }
             }
             Health::Fails => {
                 self.has_ended = true;
                 let (policy, now) = (&failover.policy, Instant::now());
                 if let Some(pause) = state.circuits.failed(index, self.attempt, policy, now) {
-                    telemetry::server_paused(server, pause);
+                    telemetry::server_paused(&server(), pause);
                 }
                 state.failures[index] = result.as_ref().err().cloned().map(|mut error| {
                     error.take_receipt();

@@ -11,7 +11,8 @@ use envoi::mail_builder::headers::address::Address;
 use envoi::testing::{Fault, Server, Step};
 use envoi::tls::Security;
 use envoi::{
-    Client, Connection, Endpoint, Error, Failover, Message, RetryPolicy, describe_metrics,
+    Client, Connection, Endpoint, Error, Failover, FailoverServer, Message, RetryPolicy,
+    describe_metrics,
 };
 use futures::{Stream as _, StreamExt as _};
 use metrics::LocalRecorderGuard;
@@ -390,13 +391,20 @@ async fn a_full_pool_and_a_paused_server_are_visible() {
     );
     drop(held);
 
-    let failover = Failover::new([Client::from_url("smtp://127.0.0.1:1?tls=none")
-        .unwrap()
-        .into()]);
+    let refusing = |url: &str| FailoverServer::from(Client::from_url(url).unwrap());
+    let failover = Failover::new([refusing("smtp://127.0.0.1:1?tls=none")]);
     for _ in 0..3 {
         failover.send(mail("you@example.com")).await.unwrap_err();
     }
     let host = [("host", "127.0.0.1")];
+    assert_values(&metrics.render(), &[("envoi_server_paused", &host, 1.0)]);
+
+    // One server of two with the same host.
+    let failover = Failover::new([refusing("smtp://localhost:1?tls=none"), client.into()]);
+    for _ in 0..3 {
+        let _ = failover.send(mail("you@example.com")).await.unwrap();
+    }
+    let host = [("host", "localhost:1")];
     assert_values(&metrics.render(), &[("envoi_server_paused", &host, 1.0)]);
 }
 
