@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout};
 
 use super::folder::Folder;
 use super::{
@@ -100,8 +100,8 @@ impl Fetch {
     }
 
     /// Waits for the end. `None` if that does not come in time.
-    async fn end(mut self, until: Instant) -> Option<Result<(), DiscoveryError>> {
-        let ended = timeout_at(until, self.result.wait_for(Option::is_some)).await;
+    async fn end(mut self, limit: Duration) -> Option<Result<(), DiscoveryError>> {
+        let ended = timeout(limit, self.result.wait_for(Option::is_some)).await;
         ended.ok()?.ok()?.clone()
     }
 }
@@ -208,7 +208,7 @@ impl PolicyCache {
             true => find_record(domain, &resolver.within(REFRESH_WAIT)).await,
             false => find_record(domain, resolver).await,
         };
-        let wait = resolver.get_timeout() + fetcher.get_timeout();
+        let wait = resolver.get_timeout().saturating_add(fetcher.get_timeout());
         let (name, resolver, fetcher) = (domain.clone(), resolver.clone(), fetcher.clone());
         let fetching = async move || fetch(&name, &resolver, &fetcher).await;
         self.find_by(domain, SystemTime::now(), record, wait, fetching)
@@ -273,7 +273,7 @@ impl PolicyCache {
     where
         F: Future<Output = Result<Policy, FetchError>> + Send + 'static,
     {
-        let (fetch, wait, until, is_current) = {
+        let (fetch, wait, left, is_current) = {
             let mut known = lock(entry);
             if known.state.has_failed(id, now) {
                 let failure = known.failure.clone()?;
@@ -290,13 +290,13 @@ impl PolicyCache {
             match known.state.policy(now) {
                 Some(stored) => {
                     let wait = wait.min(REFRESH_WAIT);
-                    let until = fetch.since + wait;
-                    (fetch, wait, until, stored.id == id)
+                    let left = wait.saturating_sub(fetch.since.elapsed());
+                    (fetch, wait, left, stored.id == id)
                 }
-                None => (fetch, wait, Instant::now() + wait, false),
+                None => (fetch, wait, wait, false),
             }
         };
-        let ended = fetch.end(until).await;
+        let ended = fetch.end(left).await;
         if ended.is_none() && !is_current {
             let message = format!("it did not come within {wait:?}");
             let late = FetchError::new(domain, FetchErrorKind::TimedOut, message);
@@ -934,7 +934,7 @@ mod tests {
         let cache = PolicyCache::new();
         let short = Duration::from_secs(2);
         let (patient, impatient) = futures_util::future::join(
-            find_slowly(&cache, at(0), "1", 20, WAIT),
+            find_slowly(&cache, at(0), "1", 20, Duration::MAX),
             find_slowly(&cache, at(0), "1", 20, short),
         )
         .await;
