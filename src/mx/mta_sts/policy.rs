@@ -175,6 +175,21 @@ impl MxPattern {
             false => host == name,
         }
     }
+
+    /// The patterns that [match](Self::matches) this server.
+    pub(crate) fn all_of(host: &DomainName) -> impl Iterator<Item = Self> {
+        let above = host.as_str().split_once('.');
+        let above = above.and_then(|(_, rest)| DomainName::new(rest).ok());
+        let wildcard = above.map(|name| MxPattern {
+            name,
+            is_wildcard: true,
+        });
+        let exact = MxPattern {
+            name: host.clone(),
+            is_wildcard: false,
+        };
+        [exact].into_iter().chain(wildcard)
+    }
 }
 
 impl FromStr for MxPattern {
@@ -413,6 +428,8 @@ mod tests {
         ] {
             let pattern: MxPattern = pattern.parse().unwrap();
             assert_eq!(pattern.matches(&name(host)), matches, "{pattern} {host}");
+            let is_among_all = MxPattern::all_of(&name(host)).any(|other| other == pattern);
+            assert_eq!(is_among_all, matches, "{pattern} {host}");
         }
     }
 
@@ -451,6 +468,8 @@ mod tests {
                     .all(|(wanted, label)| *wanted == "*" || wanted == label);
             let pattern: MxPattern = text.parse().unwrap();
             prop_assert_eq!(pattern.matches(&name(&host)), expected);
+            let all = MxPattern::all_of(&name(&host)).collect::<Vec<_>>();
+            prop_assert_eq!(all.contains(&pattern), expected);
         }
     }
 }

@@ -11,7 +11,7 @@ use super::{DomainReport, Published, ServerReport, SessionReport};
 use crate::error::{Error, Phase};
 use crate::mx::mta_sts::{FetchError, Mode, MxPattern, Policy};
 use crate::mx::{
-    Absence, Answer, DomainName, LookupError, MxProblem, MxRecords, NoDane, TlsaRecord, is_public,
+    Absence, Answer, LookupError, MxProblem, MxRecords, NoDane, TlsaRecord, is_public,
     list_patterns, problem_of,
 };
 use crate::tls::TlsInfo;
@@ -265,8 +265,8 @@ impl DomainReport {
         };
         // Both may be thousands.
         let hosts = exchanges.iter().filter_map(|mx| mx.host.as_ref());
-        let names: HashSet<String> = hosts.flat_map(patterns_of).collect();
-        let is_of_none = |pattern: &&MxPattern| !names.contains(&pattern.to_string());
+        let matching: HashSet<MxPattern> = hosts.flat_map(MxPattern::all_of).collect();
+        let is_of_none = |pattern: &&MxPattern| !matching.contains(pattern);
         let others: Vec<_> = policy.mx.iter().filter(is_of_none).cloned().collect();
         match &others[..] {
             [] => {}
@@ -383,13 +383,6 @@ impl SessionReport {
     }
 }
 
-/// The patterns that match a host.
-fn patterns_of(host: &DomainName) -> impl Iterator<Item = String> {
-    let parent = host.as_str().split_once('.');
-    let wildcard = parent.map(|(_, parent)| format!("*.{parent}"));
-    [host.to_string()].into_iter().chain(wildcard)
-}
-
 /// The lookup that kept a policy from being fetched.
 fn lookup_of(error: &FetchError) -> Option<&LookupError> {
     error.source().and_then(|source| source.downcast_ref())
@@ -415,7 +408,7 @@ fn lacks_route(error: &Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mx::{Addresses, problem};
+    use crate::mx::{Addresses, DomainName, problem};
     use crate::{ErrorKind, Result};
 
     fn name(text: &str) -> DomainName {
