@@ -349,7 +349,7 @@ impl PolicyCache {
                 }
                 Err(error) => {
                     #[cfg(feature = "tracing")]
-                    crate::telemetry::policy_not_fetched(domain, &error, error.hint());
+                    crate::telemetry::policy_not_fetched(domain, &error, &error.hint());
                     known.failure = Some(error.clone());
                     known.state.failed(id, now);
                     return Err(DiscoveryError::Fetch(error));
@@ -527,18 +527,19 @@ impl DiscoveryError {
     }
 
     /// What to do.
-    pub fn hint(&self) -> &str {
-        match self {
+    pub fn hint(&self) -> String {
+        let hint = match self {
             DiscoveryError::Lookup(_) => "Try again later. Check the resolver.",
             DiscoveryError::Record(_) => {
                 "The domain's administrator must correct the TXT record at its name _mta-sts: RFC \
                  8461, 3.1 has the form."
             }
-            DiscoveryError::Fetch(error) => error.hint(),
+            DiscoveryError::Fetch(error) => return error.hint(),
             DiscoveryError::Folder(_) => {
                 "Give a folder whose files this program may read and write, with space left."
             }
-        }
+        };
+        hint.to_owned()
     }
 }
 

@@ -16,7 +16,6 @@ pub struct FetchError {
     domain: DomainName,
     kind: FetchErrorKind,
     message: String,
-    hint: String,
     source: Option<Arc<dyn StdError + Send + Sync>>,
 }
 
@@ -66,7 +65,6 @@ impl FetchError {
             domain: domain.clone(),
             kind,
             message: printable(message.into()),
-            hint: kind.hint(domain),
             source: None,
         }
     }
@@ -103,8 +101,61 @@ impl FetchError {
     }
 
     /// What to do.
-    pub fn hint(&self) -> &str {
-        &self.hint
+    pub fn hint(&self) -> String {
+        let hint = match self.kind {
+            FetchErrorKind::Trust => {
+                "Check the trust anchors and the other settings of TLS on this side."
+            }
+            FetchErrorKind::Lookup => "Try again later. Check the name servers of the domain.",
+            FetchErrorKind::NoAddress => {
+                "The domain's administrator must publish an A or AAAA record for mta-sts.{domain}, \
+                 or remove the TXT record of _mta-sts.{domain}."
+            }
+            FetchErrorKind::AddressRefused => {
+                "The domain names a web server at an address that may not be connected to: its \
+                 administrator must give it a public one, or this side allow it (public_only, \
+                 address_filter)."
+            }
+            FetchErrorKind::Connect => {
+                "The web server for mta-sts.{domain} must accept connections on port 443. Check \
+                 that this machine may connect to that port."
+            }
+            FetchErrorKind::Certificate => {
+                "The web server needs a certificate for mta-sts.{domain} that is valid now, with \
+                 its intermediate certificates. If its authority is your own, trust it \
+                 (Trust::path)."
+            }
+            FetchErrorKind::Tls => {
+                "The web server for mta-sts.{domain} must speak TLS 1.2 or 1.3 on port 443."
+            }
+            FetchErrorKind::TimedOut => {
+                "The web server for mta-sts.{domain} must answer within a minute. Try again later."
+            }
+            FetchErrorKind::Http => {
+                "The web server for mta-sts.{domain} must answer by HTTP/1.1, without compression, \
+                 and end the connection in order."
+            }
+            FetchErrorKind::Redirected => {
+                "The web server must have the policy itself at \
+                 https://mta-sts.{domain}/.well-known/mta-sts.txt: senders do not follow redirects."
+            }
+            FetchErrorKind::NotFound => {
+                "The domain's administrator must publish the policy at \
+                 https://mta-sts.{domain}/.well-known/mta-sts.txt, or remove the TXT record of \
+                 _mta-sts.{domain}."
+            }
+            FetchErrorKind::Status => {
+                "The web server must answer with the status 200 to any client. Its log says more."
+            }
+            FetchErrorKind::MediaType => {
+                "The web server must send the policy as text/plain (the header Content-Type)."
+            }
+            FetchErrorKind::TooLarge => "The policy must be shorter: list fewer hosts, or use *.",
+            FetchErrorKind::Policy => {
+                "The domain's administrator must correct the policy: RFC 8461, 3.2 has the form."
+            }
+        };
+        hint.replace("{domain}", self.domain.as_str())
     }
 }
 
@@ -121,80 +172,6 @@ impl fmt::Display for FetchError {
             _ => "could not be fetched",
         };
         write!(f, "the MTA-STS policy of {domain} {what}: {message}")
-    }
-}
-
-impl FetchErrorKind {
-    fn hint(self, domain: &DomainName) -> String {
-        let host = format!("mta-sts.{domain}");
-        let hint = match self {
-            FetchErrorKind::Trust => {
-                "Check the trust anchors and the other settings of TLS on this side."
-            }
-            FetchErrorKind::Lookup => "Try again later. Check the name servers of the domain.",
-            FetchErrorKind::NoAddress => {
-                return format!(
-                    "The domain's administrator must publish an A or AAAA record for {host}, or \
-                     remove the TXT record of _mta-sts.{domain}."
-                );
-            }
-            FetchErrorKind::AddressRefused => {
-                "The domain names a web server at an address that may not be connected to: its \
-                 administrator must give it a public one, or this side allow it (public_only, \
-                 address_filter)."
-            }
-            FetchErrorKind::Connect => {
-                return format!(
-                    "The web server for {host} must accept connections on port 443. Check that \
-                     this machine may connect to that port."
-                );
-            }
-            FetchErrorKind::Certificate => {
-                return format!(
-                    "The web server needs a certificate for {host} that is valid now, with its \
-                     intermediate certificates. If its authority is your own, trust it \
-                     (Trust::path)."
-                );
-            }
-            FetchErrorKind::Tls => {
-                return format!("The web server for {host} must speak TLS 1.2 or 1.3 on port 443.");
-            }
-            FetchErrorKind::TimedOut => {
-                return format!(
-                    "The web server for {host} must answer within a minute. Try again later."
-                );
-            }
-            FetchErrorKind::Http => {
-                return format!(
-                    "The web server for {host} must answer by HTTP/1.1, without compression, and \
-                     end the connection in order."
-                );
-            }
-            FetchErrorKind::Redirected => {
-                return format!(
-                    "The web server must have the policy itself at \
-                     https://{host}/.well-known/mta-sts.txt: senders do not follow redirects."
-                );
-            }
-            FetchErrorKind::NotFound => {
-                return format!(
-                    "The domain's administrator must publish the policy at \
-                     https://{host}/.well-known/mta-sts.txt, or remove the TXT record of \
-                     _mta-sts.{domain}."
-                );
-            }
-            FetchErrorKind::Status => {
-                "The web server must answer with the status 200 to any client. Its log says more."
-            }
-            FetchErrorKind::MediaType => {
-                "The web server must send the policy as text/plain (the header Content-Type)."
-            }
-            FetchErrorKind::TooLarge => "The policy must be shorter: list fewer hosts, or use *.",
-            FetchErrorKind::Policy => {
-                "The domain's administrator must correct the policy: RFC 8461, 3.2 has the form."
-            }
-        };
-        hint.to_owned()
     }
 }
 
